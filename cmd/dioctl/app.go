@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package main
+
+import (
+	"io"
+
+	"github.com/urfave/cli/v2"
+)
+
+// newApp registers the subcommands; each lives in a file of its own name.
+func newApp(stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:      "dioctl",
+		Usage:     "direct and asynchronous I/O, driven, seen and audited",
+		Writer:    stdout,
+		ErrWriter: stderr,
+		// Errors are rendered once, by main.
+		ExitErrHandler:         func(*cli.Context, error) {},
+		HideVersion:            true,
+		UseShortOptionHandling: true,
+		EnableBashCompletion:   true,
+		Commands:               []*cli.Command{},
+	}
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Command dioctl drives the dio test driver and any file through every I/O
+// API of the kernel, audits what drivers do with the pages and requests
+// they are given, and runs all of it in a disposable VM.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	os.Exit(realMain(os.Args))
+}
+
+func realMain(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := newApp(os.Stdout, os.Stderr).RunContext(ctx, args); err != nil {
+		if msg := err.Error(); msg != "" {
+			fmt.Fprintf(os.Stderr, "dioctl: %s\n", msg)
+		}
+		return exitStatus(err)
+	}
+	return exitGood
+}
