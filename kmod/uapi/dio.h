@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * dio: a char device for direct and asynchronous I/O. This header is the ABI
+ * and its manual.
+ *
+ * The device
+ * ----------
+ * /dev/dio0 is a store of bytes with a fixed end (`capacity`). It is seekable
+ * (SEEK_END is the capacity), can be read, written, mapped and spliced, and
+ * takes requests from native AIO and io_uring. A byte that was never written
+ * reads as zero.
+ *
+ *   read    at or past the capacity: 0 bytes; across it: short.
+ *   write   at or past the capacity: ENOSPC; across it: short. ENOSPC too when
+ *           `store_limit` bytes of memory are in use and more are needed.
+ *   mmap    shared or private; a touch past the capacity: SIGBUS.
+ *   fsync   waits for the requests that were in flight when it began.
+ *
+ * With O_DIRECT the buffer's address, each segment's length and the offset are
+ * multiples of `mem_align` and `offset_align` of struct dio_info, or EINVAL.
+ * The caller's pages are then pinned and the device moves bytes between them
+ * and the store. Without O_DIRECT bytes are copied and nothing has to be
+ * aligned.
+ *
+ * A request with a latency to serve is queued. A synchronous caller sleeps
+ * until it is done and may be killed (the pages are given back first); an
+ * asynchronous one (native AIO, io_uring) gets its completion later. Requests
+ * past `max_in_flight` or `max_in_flight_file` fail with EAGAIN; requests over
+ * `max_request` bytes fail with EINVAL before anything is pinned.
+ *
+ * The ioctls
+ * ----------
+ * Each takes a pointer to a struct that begins with `size`: the caller sets it
+ * to sizeof() of the struct it was compiled with. Structs only grow at their
+ * end. An older, shorter struct is served as it is; a newer, longer one is
+ * served when what this driver doesn't know of it is zero, else E2BIG, and
+ * comes back with those bytes zero. Reserved fields and unknown flag bits must
+ * be zero. All fields have fixed sizes, so 32-bit callers see the same ABI.
+ *
+ * Errors that every ioctl can give:
+ *   ENOTTY  the command isn't one of these
+ *   EFAULT  the struct can't be read or written
+ *   EINVAL  `size` is smaller than the first version of the struct or isn't
+ *           the size that the command encodes; a reserved field or an unknown
+ *           bit is set; a value is out of its range
+ *   E2BIG   `size` is larger than a page, or bytes that this driver doesn't
+ *           know are set
+ *   EPERM   the command is one that needs CAP_SYS_ADMIN (so marked below)
+ *
+ * DIO_IOC_INFO        What the device is and can do. Never waits.
+ * DIO_IOC_GET_CONFIG  The configuration in force; `fields` comes back with a
+ *                     bit for each field that this driver has.
+ * DIO_IOC_SET_CONFIG  (CAP_SYS_ADMIN) Applies the fields whose bits are set in
+ *                     `fields`, all of them or none. EBUSY: the capacity is
+ *                     made smaller while the device is mapped or requests are
+ *                     in flight. Requests already in flight finish as they
+ *                     were begun.
+ * DIO_IOC_STATS       Counters since load or reset, summed over CPUs without
+ *                     stopping them. DIO_STATS_RESET (CAP_SYS_ADMIN) sets them
+ *                     to zero after reading; gauges stay.
+ * DIO_IOC_TRANSFER    The classic way, older than O_DIRECT: moves `length`
+ *                     bytes between the user's buffer at `addr` and the store
+ *                     at `offset`, pinning the buffer, and waits. No
+ *                     alignment is asked for. `done` says how many bytes were
+ *                     moved. EBADF: the file isn't open for that direction.
+ *                     EFAULT: no page of the buffer could be pinned (also: a
+ *                     read-only buffer as target of a read). EINVAL: length 0
+ *                     or over `max_request`, addr + length or offset + length
+ *                     wraps. ENOSPC as for write. EAGAIN: too many in flight.
+ *                     EINTR: killed while it waited.
+ * DIO_IOC_FAULT_ARM   (CAP_SYS_ADMIN) Makes the driver commit a bug: see below.
+ * DIO_IOC_FAULT_GET   How a fault is armed and how often it was committed.
+ * DIO_IOC_FAULT_CLEAR (CAP_SYS_ADMIN) Disarms one fault, or all with
+ *                     DIO_FAULT_NONE, and does what DIO_IOC_DRAIN does.
+ * DIO_IOC_DRAIN       (CAP_SYS_ADMIN) Gives back all that faults put aside:
+ *                     releases leaked pins, completes lost requests.
+ *
+ * Faults
+ * ------
+ * Each is a bug class of real drivers, committed so that the kernel survives:
+ * what is leaked is parked in a quarantine, from which DIO_IOC_DRAIN, clearing
+ * the fault, or (for lost requests) `hold_ms` brings it back. An armed fault
+ * is committed at every `every`-th occasion, `count` times at most.
+ */
+#ifndef _UAPI_DIO_H
+#define _UAPI_DIO_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define DIO_ABI_VERSION		1
+
+/* Bits of dio_info.features: what this driver, on this kernel, can do. */
+#define DIO_FEATURE_PIN		(1ULL << 0)	/* the pin family: iov_iter_extract_pages or pin_user_pages_fast */
+#define DIO_FEATURE_GET		(1ULL << 1)	/* the classic family: get_user_pages_fast */
+#define DIO_FEATURE_ASYNC	(1ULL << 2)	/* -EIOCBQUEUED for native AIO and io_uring */
+#define DIO_FEATURE_MMAP	(1ULL << 3)
+#define DIO_FEATURE_SPLICE	(1ULL << 4)
+#define DIO_FEATURE_IOPOLL	(1ULL << 5)	/* RWF_HIPRI, IORING_SETUP_IOPOLL */
+#define DIO_FEATURE_NOWAIT	(1ULL << 6)	/* RWF_NOWAIT */
+#define DIO_FEATURE_FAULTS	(1ULL << 7)
+#define DIO_FEATURE_CANCEL	(1ULL << 8)	/* io_cancel on a queued request */
+
+/*
+ * What the device is. Sizes are bytes. `mem_align` and `offset_align` are what
+ * O_DIRECT asks of addresses and lengths, and of file offsets (powers of two).
+ */
+struct dio_info {
+	__u32 size;
+	__u32 abi_version;		/* DIO_ABI_VERSION */
+	__u64 features;			/* DIO_FEATURE_* */
+	__u64 capacity;
+	__u32 mem_align;
+	__u32 offset_align;
+	__u32 page_size;
+	__u32 index;			/* the N of /dev/dioN */
+	char driver[16];		/* "dio", NUL-terminated */
+};
+
+/* dio_config.model: what kind of device this plays. */
+enum dio_model {
+	DIO_MODEL_RAM = 0,		/* a sparse store in memory */
+	DIO_MODEL_NULL = 1,		/* moves nothing; reads leave the buffer as it was */
+};
+
+/* dio_config.family: how the caller's pages are held for O_DIRECT. */
+enum dio_family {
+	DIO_FAMILY_PIN = 0,		/* FOLL_PIN, given back by unpin */
+	DIO_FAMILY_GET = 1,		/* FOLL_GET, given back by put_page */
+};
+
+/* dio_config.completion: who finishes a request. */
+enum dio_completion {
+	DIO_COMPLETION_AUTO = 0,	/* inline without a latency, else worker */
+	DIO_COMPLETION_INLINE = 1,	/* the caller; needs latency_ns 0 */
+	DIO_COMPLETION_WORKER = 2,	/* a workqueue, after latency_ns */
+	DIO_COMPLETION_TIMER = 3,	/* the timer itself where nothing has to be dirtied, else a worker */
+};
+
+/* Bits of dio_config.fields. */
+#define DIO_CONFIG_MODEL		(1ULL << 0)
+#define DIO_CONFIG_FAMILY		(1ULL << 1)
+#define DIO_CONFIG_COMPLETION		(1ULL << 2)
+#define DIO_CONFIG_LATENCY		(1ULL << 3)
+#define DIO_CONFIG_CAPACITY		(1ULL << 4)
+#define DIO_CONFIG_STORE_LIMIT		(1ULL << 5)
+#define DIO_CONFIG_MAX_REQUEST		(1ULL << 6)
+#define DIO_CONFIG_MAX_IN_FLIGHT_FILE	(1ULL << 7)
+#define DIO_CONFIG_MAX_IN_FLIGHT	(1ULL << 8)
+
+#define DIO_LATENCY_MAX_NS	60000000000ULL	/* 60 s */
+#define DIO_CAPACITY_MAX	(1ULL << 40)	/* 1 TiB */
+#define DIO_REQUEST_MAX		(1ULL << 30)	/* 1 GiB */
+#define DIO_IN_FLIGHT_MAX	(1U << 20)
+
+struct dio_config {
+	__u32 size;
+	__u32 flags;			/* none yet: 0 */
+	__u64 fields;			/* DIO_CONFIG_* */
+	__u32 model;			/* enum dio_model */
+	__u32 family;			/* enum dio_family */
+	__u32 completion;		/* enum dio_completion */
+	__u32 reserved;			/* 0 */
+	__u64 latency_ns;		/* 0 to DIO_LATENCY_MAX_NS, from submission to completion */
+	__u64 capacity;			/* one page to DIO_CAPACITY_MAX, whole pages */
+	__u64 store_limit;		/* bytes of memory the store may use, whole pages, at least one */
+	__u64 max_request;		/* one page to DIO_REQUEST_MAX, whole pages */
+	__u32 max_in_flight_file;	/* 1 to DIO_IN_FLIGHT_MAX requests of one open file */
+	__u32 max_in_flight;		/* 1 to DIO_IN_FLIGHT_MAX requests of the device */
+};
+
+#define DIO_STATS_RESET		(1U << 0)
+
+/* Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*` are gauges. */
+struct dio_stats {
+	__u32 size;
+	__u32 flags;			/* in: DIO_STATS_RESET or 0 */
+	__u64 reads;			/* requests begun, by direction */
+	__u64 writes;
+	__u64 bytes_read;		/* moved out of the store */
+	__u64 bytes_written;		/* moved into it */
+	__u64 bytes_copied;		/* of both: by copying, without O_DIRECT */
+	__u64 pages_pinned;		/* taken from callers, either family */
+	__u64 pages_released;
+	__u64 pages_dirtied;
+	__u64 submitted;		/* asynchronous requests */
+	__u64 queued;			/* requests (either kind) that had to wait */
+	__u64 completed;		/* asynchronous requests that were told to be done */
+	__u64 cancelled;
+	__u64 failed;			/* requests that ended with an error */
+	__u64 in_flight;		/* requests now */
+	__u64 in_flight_peak;
+	__u64 store_pages;		/* memory in use now */
+	__u64 quarantined_pages;	/* put aside by faults now */
+	__u64 quarantined_requests;
+	__u64 faults_committed;
+};
+
+#define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */
+
+struct dio_transfer {
+	__u32 size;
+	__u32 flags;			/* DIO_TRANSFER_* */
+	__u64 addr;			/* user address of the buffer */
+	__u64 length;			/* bytes, 1 to max_request */
+	__u64 offset;			/* bytes, position in the store */
+	__u64 done;			/* out: bytes moved */
+};
+
+/*
+ * dio_fault.fault. Beside each: the occasion at which it is committed, and
+ * what the driver then does wrong.
+ */
+enum dio_fault_id {
+	DIO_FAULT_NONE = 0,
+	DIO_FAULT_PIN_LEAK = 1,		/* direct request: one page isn't released */
+	DIO_FAULT_OVER_UNPIN = 2,	/* direct request: one page is unpinned twice (single-page folios, pin family) */
+	DIO_FAULT_DIRTY_MISSING = 3,	/* direct read: pages are released clean */
+	DIO_FAULT_DIRTY_NEEDLESS = 4,	/* direct write: pages are dirtied */
+	DIO_FAULT_EARLY_COMPLETE = 5,	/* queued direct request: told complete before pages are moved, dirtied, released */
+	DIO_FAULT_DOUBLE_COMPLETE = 6,	/* polled request (IOPOLL): completed twice */
+	DIO_FAULT_LOST_COMPLETE = 7,	/* queued asynchronous request: not completed for hold_ms */
+	DIO_FAULT_SYNC_AS_ASYNC = 8,	/* splice read (a synchronous kiocb): -EIOCBQUEUED */
+	DIO_FAULT_COUNT
+};
+
+struct dio_fault {
+	__u32 size;
+	__u32 fault;			/* enum dio_fault_id */
+	__u32 every;			/* commit at every Nth occasion, 1 or more */
+	__u32 flags;			/* none yet: 0 */
+	__u64 count;			/* commit so often at most; 0: no limit. GET: what remains */
+	__u32 hold_ms;			/* LOST_COMPLETE: give back after so long; 0: 5,000; 600,000 at most */
+	__u32 armed;			/* out, GET: 1 when armed */
+	__u64 occasions;		/* out, GET: since it was armed */
+	__u64 committed;		/* out, GET: since the module was loaded */
+};
+
+/* What DIO_IOC_DRAIN gave back. */
+struct dio_drain {
+	__u32 size;
+	__u32 flags;			/* none yet: 0 */
+	__u64 pages;			/* out */
+	__u64 requests;			/* out */
+};
+
+#define DIO_IOC_MAGIC		0xD1
+
+#define DIO_IOC_INFO		_IOWR(DIO_IOC_MAGIC, 0x00, struct dio_info)
+#define DIO_IOC_GET_CONFIG	_IOWR(DIO_IOC_MAGIC, 0x01, struct dio_config)
+#define DIO_IOC_SET_CONFIG	_IOWR(DIO_IOC_MAGIC, 0x02, struct dio_config)
+#define DIO_IOC_STATS		_IOWR(DIO_IOC_MAGIC, 0x03, struct dio_stats)
+#define DIO_IOC_TRANSFER	_IOWR(DIO_IOC_MAGIC, 0x04, struct dio_transfer)
+#define DIO_IOC_FAULT_ARM	_IOWR(DIO_IOC_MAGIC, 0x10, struct dio_fault)
+#define DIO_IOC_FAULT_GET	_IOWR(DIO_IOC_MAGIC, 0x11, struct dio_fault)
+#define DIO_IOC_FAULT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x12, struct dio_fault)
+#define DIO_IOC_DRAIN		_IOWR(DIO_IOC_MAGIC, 0x13, struct dio_drain)
+
+#endif /* _UAPI_DIO_H */
