@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// verdict is what the tests read of the auditor's report.
+type verdict struct {
+	Schema     string `json:"schema"`
+	Verdict    string `json:"verdict"`
+	Operations uint64 `json:"operations"`
+	Pins       struct {
+		Taken       uint64 `json:"taken"`
+		Released    uint64 `json:"released"`
+		Outstanding uint64 `json:"outstanding"`
+	} `json:"pins"`
+	Completions struct {
+		Queued    uint64 `json:"queued"`
+		Completed uint64 `json:"completed"`
+	} `json:"completions"`
+	Findings []struct {
+		Rule     string   `json:"rule"`
+		Severity string   `json:"severity"`
+		Count    uint64   `json:"count"`
+		Module   string   `json:"module"`
+		Function string   `json:"function"`
+		Stack    []string `json:"stack"`
+		Explain  string   `json:"explain"`
+	} `json:"findings"`
+	Lost struct {
+		Events         uint64 `json:"events"`
+		UntrackedPages uint64 `json:"untracked_pages"`
+	} `json:"lost"`
+}
+
+func (v verdict) rules() []string {
+	var rules []string
+	for _, f := range v.Findings {
+		rules = append(rules, f.Rule)
+	}
+	slices.Sort(rules)
+	return slices.Compact(rules)
+}
+
+func audit(t *testing.T, args ...string) (outcome, verdict) {
+	t.Helper()
+	o := run(t, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
+	v := decode[verdict](t, o)
+	t.Logf("%s: %s; %d operations, %d pins taken, %d released, %d queued, %d completed",
+		strings.Join(args, " "), v.Verdict, v.Operations, v.Pins.Taken, v.Pins.Released, v.Completions.Queued, v.Completions.Completed)
+	return o, v
+}
+
+// configure sets the driver up for one test and puts the defaults back after it.
+func configure(t *testing.T, settings ...string) {
+	t.Helper()
+	mustRun(t, append([]string{"dioctl", "config", "set"}, settings...)...)
+	t.Cleanup(func() {
+		mustRun(t, "dioctl", "config", "set", "--family", "pin", "--completion", "auto", "--latency", "0")
+	})
+}
+
+// A clean driver under every engine gives a clean verdict with nothing lost,
+// and the auditor has really seen the pins.
+func TestAuditClean(t *testing.T) {
+	source := sourceFile(t, 1<<20)
+	for _, c := range []struct {
+		engine string
+		direct bool
+		depth  int
+		pins   bool // the engine pins the caller's pages
+		queued bool // with a latency, requests are completed later
+	}{
+		{"preadv", false, 1, false, false},
+		{"preadv", true, 1, true, false},
+		{"mmap", false, 1, false, false},
+		{"aio", false, 8, false, false},
+		{"aio", true, 8, true, true},
+		{"io_uring", false, 8, false, false},
+		{"io_uring", true, 8, true, true},
+		{"io_uring-fixed", true, 8, true, true},
+		{"ioctl", false, 1, true, false},
+	} {
+		for _, latency := range []string{"0", "2ms"} {
+			t.Run(fmt.Sprintf("%s/direct=%v/latency=%s", c.engine, c.direct, latency), func(t *testing.T) {
+				configure(t, "--latency", latency)
+				back := filepath.Join(t.TempDir(), "back")
+				args := []string{"dioctl", "copy", "--engine", c.engine, "--depth", fmt.Sprint(c.depth), "--block-size", "64k"}
+				if c.direct {
+					args = append(args, "--direct")
+				}
+				for _, leg := range [][]string{{source, "/dev/dio0"}, {"--length", "1M", "/dev/dio0", back}} {
+					// The file's own side is not O_DIRECT on tmpfs: the tool says so if asked to.
+					o, v := audit(t, append(slices.Clone(args), leg...)...)
+					if v.Verdict != "clean" || o.status != 0 {
+						t.Fatalf("verdict %s, exit %d: %s", v.Verdict, o.status, o.stdout)
+					}
+					if v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
+						t.Errorf("lost %+v", v.Lost)
+					}
+					if v.Pins.Taken != v.Pins.Released || v.Pins.Outstanding != 0 {
+						t.Errorf("pins %+v", v.Pins)
+					}
+					if c.pins && v.Pins.Taken < 256 {
+						t.Errorf("%d pins seen, 1 MiB takes 256", v.Pins.Taken)
+					}
+					if c.queued && latency != "0" && (v.Completions.Queued < 16 || v.Completions.Queued != v.Completions.Completed) {
+						t.Errorf("completions %+v, want 16 queued or more, all completed", v.Completions)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Each fault of the driver is named by the rule that must catch it, in the
+// driver's module; with the fault cleared the same command is clean.
+func TestAuditFaults(t *testing.T) {
+	source := sourceFile(t, 64<<10)
+	sink := filepath.Join(t.TempDir(), "sink")
+	write := func(engine string) []string {
+		return []string{"dioctl", "copy", "--engine", engine, "--direct", "--block-size", "16k", source, "/dev/dio0"}
+	}
+	read := func(engine string) []string {
+		return []string{"dioctl", "copy", "--engine", engine, "--direct", "--block-size", "16k", "--length", "64k", "/dev/dio0", sink}
+	}
+	scenarios := map[string]struct {
+		config []string
+		cmd    []string
+		fails  bool // the command itself fails for the fault
+	}{
+		"pin-leak":        {cmd: write("preadv")},
+		"over-unpin":      {cmd: write("preadv")},
+		"dirty-missing":   {cmd: read("preadv")},
+		"dirty-needless":  {cmd: write("preadv")},
+		"early-complete":  {config: []string{"--latency", "2ms"}, cmd: read("aio")},
+		"double-complete": {cmd: read("io_uring-iopoll")},
+		"lost-complete":   {config: []string{"--latency", "2ms"}, cmd: read("io_uring")},
+		"sync-as-async":   {cmd: read("splice"), fails: true},
+	}
+
+	listed := decode[struct {
+		Faults []struct {
+			Name string `json:"name"`
+			Rule string `json:"rule"`
+		} `json:"faults"`
+	}](t, mustRun(t, "dioctl", "fault", "list", "--format", "json"))
+	if len(listed.Faults) == 0 {
+		t.Fatal("fault list is empty")
+	}
+	for _, f := range listed.Faults {
+		t.Run(f.Name, func(t *testing.T) {
+			s, ok := scenarios[f.Name]
+			if !ok {
+				t.Fatalf("no scenario proves rule %s: write one", f.Rule)
+			}
+			configure(t, append([]string{"--family", "pin"}, s.config...)...)
+			mustRun(t, "dioctl", "fault", "arm", "--count", "1", f.Name)
+			o, v := audit(t, s.cmd...)
+			mustRun(t, "dioctl", "fault", "clear", f.Name)
+			if o.status != 1 || v.Verdict != "violations" {
+				t.Errorf("exit %d, verdict %q, want 1, violations\n%s%s", o.status, v.Verdict, o.stdout, o.stderr)
+			}
+			if rules := v.rules(); !slices.Equal(rules, []string{f.Rule}) {
+				t.Errorf("rules %v, want just %s\n%s", rules, f.Rule, o.stdout)
+			}
+			for _, finding := range v.Findings {
+				if finding.Module != "dio" || len(finding.Stack) == 0 || finding.Explain == "" {
+					t.Errorf("finding doesn't lead to the driver: %+v", finding)
+				}
+			}
+
+			// pages that the fault put aside were given back by now
+			o, v = audit(t, s.cmd...)
+			if o.status != 0 || v.Verdict != "clean" {
+				t.Errorf("after clearing: exit %d, verdict %q\n%s%s", o.status, v.Verdict, o.stdout, o.stderr)
+			}
+		})
+	}
+}

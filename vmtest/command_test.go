@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// commandLimit bounds every command that a test starts; the slowest, an audited
+// fio run under emulation, takes a tenth of it.
+const commandLimit = 3 * time.Minute
+
+// outcome is what a command left behind.
+type outcome struct {
+	args   []string
+	status int
+	stdout []byte
+	stderr string
+}
+
+// run starts a command and waits for it; only a command that can't be started
+// or outlives the limit fails the test, the status is the caller's to judge.
+func run(t *testing.T, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		t.Fatalf("%s: %v (%v)\n%s", strings.Join(args, " "), err, ctx.Err(), &stderr)
+	}
+	return outcome{args, cmd.ProcessState.ExitCode(), stdout.Bytes(), stderr.String()}
+}
+
+// mustRun is run for a command that has to succeed.
+func mustRun(t *testing.T, args ...string) outcome {
+	t.Helper()
+	o := run(t, args...)
+	o.want(t, 0)
+	return o
+}
+
+func (o outcome) want(t *testing.T, status int) {
+	t.Helper()
+	if o.status != status {
+		t.Fatalf("%s: exit status %d, want %d\nstdout: %s\nstderr: %s",
+			strings.Join(o.args, " "), o.status, status, o.stdout, o.stderr)
+	}
+}
+
+// decode reads the command's standard output as one JSON object.
+func decode[T any](t *testing.T, o outcome) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(o.stdout, &v); err != nil {
+		t.Fatalf("%s: output is not JSON: %v\nstdout: %s\nstderr: %s", strings.Join(o.args, " "), err, o.stdout, o.stderr)
+	}
+	return v
+}

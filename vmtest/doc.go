@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package vmtest holds the tests that run inside the VM, as root, on the real
+// driver and the real kernel: `make test` compiles them to one binary and
+// boots it. On a host they do nothing: they would load modules and break
+// things on purpose.
+package vmtest
