@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package ioctlapi
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+)
+
+// Model is what kind of device a dio device plays (enum dio_model).
+type Model uint32
+
+const (
+	ModelRAM  Model = 0 // a sparse store in memory
+	ModelNull Model = 1 // moves nothing; reads leave the buffer as it was
+)
+
+// Family is how callers' pages are held for O_DIRECT (enum dio_family).
+type Family uint32
+
+const (
+	FamilyPin Family = 0 // FOLL_PIN, given back by unpin
+	FamilyGet Family = 1 // FOLL_GET, given back by put_page
+)
+
+// Completion is who finishes a request (enum dio_completion).
+type Completion uint32
+
+const (
+	CompletionAuto   Completion = 0 // inline without a latency, else worker
+	CompletionInline Completion = 1 // the caller; needs latency 0
+	CompletionWorker Completion = 2 // a workqueue, after the latency
+	CompletionTimer  Completion = 3 // the timer itself where nothing has to be dirtied
+)
+
+// FaultID names a bug that the driver can commit (enum dio_fault_id). Its text
+// is the audit rule that must catch it.
+type FaultID uint32
+
+const (
+	FaultNone           FaultID = 0
+	FaultPinLeak        FaultID = 1
+	FaultOverUnpin      FaultID = 2
+	FaultDirtyMissing   FaultID = 3
+	FaultDirtyNeedless  FaultID = 4
+	FaultEarlyComplete  FaultID = 5
+	FaultDoubleComplete FaultID = 6
+	FaultLostComplete   FaultID = 7
+	FaultSyncAsAsync    FaultID = 8
+	faultCount                  = 9
+)
+
+// Faults are all faults that can be armed.
+func Faults() []FaultID {
+	ids := make([]FaultID, 0, faultCount-1)
+	for id := FaultNone + 1; id < faultCount; id++ {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+var (
+	modelNames      = []string{"ram", "null"}
+	familyNames     = []string{"pin", "get"}
+	completionNames = []string{"auto", "inline", "worker", "timer"}
+	faultNames      = []string{"none", "pin-leak", "over-unpin", "dirty-missing", "dirty-needless",
+		"early-complete", "double-complete", "lost-complete", "sync-as-async"}
+)
+
+func enumString(what string, names []string, v uint32) string {
+	if uint64(v) < uint64(len(names)) {
+		return names[v]
+	}
+	return fmt.Sprintf("%s(%d)", what, v)
+}
+
+func enumParse(what string, names []string, s string) (uint32, error) {
+	for i, n := range names {
+		if n == s {
+			return uint32(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown %s %q: one of %s", what, s, strings.Join(names, ", "))
+}
+
+func (m Model) String() string      { return enumString("model", modelNames, uint32(m)) }
+func (f Family) String() string     { return enumString("family", familyNames, uint32(f)) }
+func (c Completion) String() string { return enumString("completion", completionNames, uint32(c)) }
+func (f FaultID) String() string    { return enumString("fault", faultNames, uint32(f)) }
+
+// ParseModel is the reverse of Model.String.
+func ParseModel(s string) (Model, error) {
+	v, err := enumParse("model", modelNames, s)
+	return Model(v), err
+}
+
+// ParseFamily is the reverse of Family.String.
+func ParseFamily(s string) (Family, error) {
+	v, err := enumParse("family", familyNames, s)
+	return Family(v), err
+}
+
+// ParseCompletion is the reverse of Completion.String.
+func ParseCompletion(s string) (Completion, error) {
+	v, err := enumParse("completion", completionNames, s)
+	return Completion(v), err
+}
+
+// ParseFault is the reverse of FaultID.String, for the faults that can be armed.
+func ParseFault(s string) (FaultID, error) {
+	v, err := enumParse("fault", faultNames[1:], s)
+	if err != nil {
+		return FaultNone, err
+	}
+	return FaultID(v + 1), nil
+}
+
+// MarshalText makes JSON carry names.
+func (m Model) MarshalText() ([]byte, error)      { return []byte(m.String()), nil }
+func (f Family) MarshalText() ([]byte, error)     { return []byte(f.String()), nil }
+func (c Completion) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+func (f FaultID) MarshalText() ([]byte, error)    { return []byte(f.String()), nil }
+
+// Features are the bits of Info.Features.
+type Features uint64
+
+const (
+	FeaturePin    Features = 1 << 0
+	FeatureGet    Features = 1 << 1
+	FeatureAsync  Features = 1 << 2
+	FeatureMmap   Features = 1 << 3
+	FeatureSplice Features = 1 << 4
+	FeatureIOPoll Features = 1 << 5
+	FeatureNoWait Features = 1 << 6
+	FeatureFaults Features = 1 << 7
+	FeatureCancel Features = 1 << 8
+)
+
+var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel"}
+
+// ConfigFields are the bits of Config.Fields.
+type ConfigFields uint64
+
+const (
+	ConfigModel           ConfigFields = 1 << 0
+	ConfigFamily          ConfigFields = 1 << 1
+	ConfigCompletion      ConfigFields = 1 << 2
+	ConfigLatency         ConfigFields = 1 << 3
+	ConfigCapacity        ConfigFields = 1 << 4
+	ConfigStoreLimit      ConfigFields = 1 << 5
+	ConfigMaxRequest      ConfigFields = 1 << 6
+	ConfigMaxInFlightFile ConfigFields = 1 << 7
+	ConfigMaxInFlight     ConfigFields = 1 << 8
+)
+
+var configFieldNames = []string{"model", "family", "completion", "latency_ns", "capacity", "store_limit",
+	"max_request", "max_in_flight_file", "max_in_flight"}
+
+// bitNames names each set bit; a bit without a name is shown as bitN, so that
+// what a newer driver offers isn't hidden.
+func bitNames(v uint64, names []string) []string {
+	out := make([]string, 0, bits.OnesCount64(v))
+	for i := range 64 {
+		switch {
+		case v&(1<<i) == 0:
+		case i < len(names):
+			out = append(out, names[i])
+		default:
+			out = append(out, fmt.Sprintf("bit%d", i))
+		}
+	}
+	return out
+}
+
+// Names lists the features by name, lowest bit first.
+func (f Features) Names() []string { return bitNames(uint64(f), featureNames) }
+
+func (f Features) String() string { return strings.Join(f.Names(), " ") }
+
+// Has tells whether all of want are there.
+func (f Features) Has(want Features) bool { return f&want == want }
+
+// Names lists the fields by their C names, lowest bit first.
+func (f ConfigFields) Names() []string { return bitNames(uint64(f), configFieldNames) }
+
+func (f ConfigFields) String() string { return strings.Join(f.Names(), " ") }
