@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Every target works from a bare checkout: it installs or fetches what it lacks
+# (packages through sudo when not root), says what it does, and is quick the
+# second time. KERNEL=NAME picks another kernel of `build/dioctl vm kernels`.
+
+.DELETE_ON_ERROR:
+.PHONY: help run test build setup lint vng matrix generate check-generated host-test guest-test clean
+
+help:
+	@echo 'make run        the guided tour: real I/O on a real kernel in a VM, audited'
+	@echo 'make test       every test, on the host and in the VM'
+	@echo 'make build      build/dioctl and build/<kernel>/dio.ko'
+	@echo 'make vng        the guest tests again, through virtme-ng'
+	@echo 'make matrix     the guest tests on every kernel'
+	@echo 'make lint       the style and type checkers of C and Go'
+	@echo 'make generate   the eBPF objects, from trace/bpf'
+	@echo 'make clean      removes build/; the cache of kernels stays'
+
+GO      ?= go
+DIOCTL  := build/dioctl
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dio
+
+setup:
+	@scripts/setup run
+
+# The tool: static, so that one file serves the host, the guest's /init and the
+# guest's commands. Go's own build cache decides what has to be compiled.
+$(DIOCTL): setup FORCE
+	@mkdir -p build
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/dioctl
+
+FORCE:
+
+build: $(DIOCTL)
+	@scripts/build-module $(KERNEL)
+
+run: build
+	@scripts/tour $(KERNEL)
+
+host-test: setup
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) test ./...
+
+guest-test: build
+	@scripts/guest-test $(KERNEL)
+
+test:
+	@scripts/test
+
+vng: build
+	@scripts/setup vng
+	@scripts/vng $(KERNEL)
+
+matrix: $(DIOCTL)
+	@scripts/matrix
+
+lint:
+	@scripts/setup lint
+	@scripts/lint
+
+generate:
+	@scripts/setup run
+	$(GO) generate ./trace/...
+
+check-generated:
+	@scripts/check-generated
+
+clean:
+	rm -rf build
