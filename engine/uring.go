@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ownTicket marks requests of the queue itself (cancels): their completions
+// are nobody's.
+const ownTicket = 1 << 63
+
+// uringQueue is io_uring in its three variants.
+type uringQueue struct {
+	name   string
+	f      *File
+	ring   *ring
+	pool   *Pool // registered as buffer 0, or nil
+	fixed  bool  // registered buffers and file
+	poll   bool  // IOPOLL
+	lazy   bool
+	stamp  bool
+	slots  slots
+	ready  []*Op // done without the ring
+	closed bool
+	noRoom int // times in a row that the kernel had no room
+}
+
+func openUring(f *File, o Options) (Queue, error) { return newUring("io_uring", f, o, false, false) }
+func openUringFixed(f *File, o Options) (Queue, error) {
+	return newUring("io_uring-fixed", f, o, true, false)
+}
+func openUringPoll(f *File, o Options) (Queue, error) {
+	return newUring("io_uring-iopoll", f, o, false, true)
+}
+
+func newUring(name string, f *File, o Options, fixed, poll bool) (Queue, error) {
+	var must uint32
+	if poll {
+		must = uringSetupIOPoll
+	}
+	// The ring belongs to the thread that makes it: with DEFER_TASKRUN nobody
+	// else may wait on it, and when that thread ends its requests are cancelled.
+	runtime.LockOSThread()
+	r, err := newRing(o.Depth, must)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, uringUnavailable(name, f, err)
+	}
+	q := &uringQueue{name: name, f: f, ring: r, pool: o.Pool, fixed: fixed, poll: poll, lazy: o.LazySubmit,
+		stamp: o.Timestamps, slots: newSlots(o.Depth)}
+	if err := q.prepareFile(); err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
+	return q, nil
+}
+
+// uringUnavailable says why there is no ring.
+func uringUnavailable(name string, f *File, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return f.unavailable(name, err, "this kernel has no io_uring (5.4 or newer, built with CONFIG_IO_URING)")
+	case errors.Is(err, unix.EPERM):
+		return f.unavailable(name, err, "io_uring is switched off: sysctl kernel.io_uring_disabled is %s, or a seccomp filter forbids it",
+			sysctl("kernel/io_uring_disabled"))
+	case errors.Is(err, unix.ENOMEM):
+		return f.unavailable(name, err, "no memory for the rings: a smaller depth, or a higher limit of locked memory (ulimit -l), helps")
+	}
+	return f.unavailable(name, err, "io_uring_setup: %v", err)
+}
+
+// prepareFile registers what is to be registered, and tries out what only a
+// try can tell.
+func (q *uringQueue) prepareFile() error {
+	ok, err := q.ring.supports(uringOpRead, uringOpWrite, uringOpReadFixed, uringOpWriteFixed, uringOpFsync)
+	if err != nil || !ok {
+		return q.f.unavailable(q.name, err, "this kernel's io_uring lacks read and write operations (5.6 or newer has them)")
+	}
+	if q.fixed {
+		return q.registerBuffers()
+	}
+	if q.poll {
+		return q.tryPoll()
+	}
+	return nil
+}
+
+// maxRegistered is the kernel's limit on one registered buffer.
+const maxRegistered = 1 << 30
+
+func (q *uringQueue) registerBuffers() error {
+	if q.pool == nil {
+		return fmt.Errorf("engine %s: it needs a buffer pool to register (Options.Pool)", q.name)
+	}
+	if len(q.pool.mem) > maxRegistered {
+		return fmt.Errorf("engine %s: %d bytes of buffers are over the kernel's limit of %d: a smaller depth or block size helps",
+			q.name, len(q.pool.mem), maxRegistered)
+	}
+	iov := unix.Iovec{Base: &q.pool.mem[0]}
+	iov.SetLen(len(q.pool.mem))
+	if err := q.ring.register(uringRegisterBuffers, unsafe.Pointer(&iov), 1); err != nil {
+		return q.f.unavailable(q.name, err, "registering %d bytes of buffers: %v (ENOMEM: raise the limit of locked memory, ulimit -l)",
+			len(q.pool.mem), err)
+	}
+	fd := int32(q.f.FD)
+	if err := q.ring.register(uringRegisterFiles, unsafe.Pointer(&fd), 1); err != nil {
+		return q.f.unavailable(q.name, err, "registering the file: %v", err)
+	}
+	return nil
+}
+
+// tryPoll makes an operation of zero bytes: a file that can't be polled
+// refuses it, no other harm comes of it.
+func (q *uringQueue) tryPoll() error {
+	var nothing [1]byte // not touched: the length is 0
+	op := &Op{Kind: Read, Buf: nothing[:0]}
+	if !q.f.Read {
+		op.Kind = Write
+	}
+	if _, err := q.Submit([]*Op{op}); err != nil {
+		return err
+	}
+	if _, err := q.Reap(context.Background(), 1, nil); err != nil {
+		return err
+	}
+	switch {
+	case errors.Is(op.Err, unix.EOPNOTSUPP):
+		return q.f.unavailable(q.name, op.Err, "its driver or file system can't be polled (no iopoll)")
+	case op.Err != nil:
+		return q.f.unavailable(q.name, op.Err, "a polled operation fails: %v", op.Err)
+	}
+	return nil
+}
+
+func (q *uringQueue) fill(sqe *uringSQE, op *Op) {
+	*sqe = uringSQE{fd: int32(q.f.FD), userData: q.slots.ticket(op.slot)}
+	if q.fixed {
+		sqe.fd, sqe.flags = 0, uringSQEFixedFile
+	}
+	if op.Kind == Sync {
+		sqe.opcode = uringOpFsync
+		return
+	}
+	switch {
+	case op.Kind == Write && q.fixed:
+		sqe.opcode = uringOpWriteFixed
+	case op.Kind == Write:
+		sqe.opcode = uringOpWrite
+	case q.fixed:
+		sqe.opcode = uringOpReadFixed
+	default:
+		sqe.opcode = uringOpRead
+	}
+	sqe.addr, sqe.len, sqe.off, sqe.rwFlags = uint64(base(op.Buf)), uint32(len(op.Buf)), uint64(op.Offset), uint32(op.Flags)
+}
+
+// withoutRing handles what the ring can't carry; false: it can.
+func (q *uringQueue) withoutRing(op *Op) bool {
+	switch {
+	case q.poll && op.Kind == Sync: // IOPOLL rings refuse fsync
+		op.N, op.Err = 0, q.f.fsync()
+	case uint64(len(op.Buf)) > 1<<31-1:
+		op.N, op.Err = 0, unix.EINVAL
+	case q.fixed && op.Kind != Sync && !q.pool.contains(op.Buf):
+		op.N, op.Err = 0, fmt.Errorf("the buffer isn't of the registered pool: %w", unix.EFAULT)
+	default:
+		return false
+	}
+	return true
+}
+
+func (q *uringQueue) Submit(ops []*Op) (int, error) {
+	ops = ops[:min(len(ops), q.Depth()-q.InFlight())]
+	var sqe uringSQE
+	taken := 0
+	for _, op := range ops {
+		if q.stamp {
+			op.Submitted = Now()
+		}
+		if q.withoutRing(op) {
+			if q.stamp {
+				op.Completed = Now()
+			}
+			q.ready = append(q.ready, op)
+			taken++
+			continue
+		}
+		q.slots.take(op)
+		q.fill(&sqe, op)
+		if !q.ring.push(&sqe) {
+			q.slots.release(op.slot)
+			break
+		}
+		taken++
+	}
+	if q.lazy || q.ring.pending == 0 {
+		return taken, nil
+	}
+	return taken, q.handOver(false, 0, 0)
+}
+
+// handOver gives the kernel what is pending, and waits when asked to. What it
+// has no room for now stays pending.
+func (q *uringQueue) handOver(wait bool, want int, timeout time.Duration) error {
+	err := q.ring.enter(wait, want, timeout)
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
+		q.noRoom = 0
+		if err != nil {
+			return fmt.Errorf("io_uring_enter on %s: %w", q.f.Path, err)
+		}
+		return nil
+	}
+	if q.noRoom++; q.noRoom > 10000 {
+		return fmt.Errorf("io_uring_enter on %s: the kernel finds no room: %w", q.f.Path, err)
+	}
+	if q.noRoom > 10 {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// collect takes finished operations off the ring.
+func (q *uringQueue) collect(done []*Op) []*Op {
+	var now time.Duration
+	for {
+		cqe, ok := q.ring.pop()
+		if !ok {
+			return done
+		}
+		if cqe.userData&ownTicket != 0 {
+			continue
+		}
+		op := q.slots.finish(cqe.userData)
+		if op == nil {
+			continue
+		}
+		setResult(op, int64(cqe.res))
+		if q.stamp {
+			if now == 0 {
+				now = Now()
+			}
+			op.Completed = now
+		}
+		done = append(done, op)
+	}
+}
+
+func (q *uringQueue) Reap(ctx context.Context, want int, done []*Op) ([]*Op, error) {
+	before := len(done)
+	done = append(done, q.ready...)
+	q.ready = q.ready[:0]
+	if q.ring.pending == 0 {
+		done = q.collect(done)
+	}
+	// Even with nothing to wait for the kernel is entered once: it finishes
+	// deferred completions, and polls, only in there.
+	if q.slots.used > 0 && (q.ring.pending > 0 || want == 0 && len(done) == before) {
+		missing := max(0, min(want-(len(done)-before), q.slots.used))
+		if err := q.handOver(true, missing, waitSlice(ctx, missing)); err != nil {
+			return done, err
+		}
+		done = q.collect(done)
+	}
+	for {
+		missing := min(want-(len(done)-before), q.slots.used)
+		if missing <= 0 {
+			return done, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
+		if err := q.handOver(true, missing, waitSlice(ctx, missing)); err != nil {
+			return done, err
+		}
+		done = q.collect(done)
+	}
+}
+
+// waitSlice is how long a wait may last before its context is looked at; 0:
+// for ever.
+func waitSlice(ctx context.Context, missing int) time.Duration {
+	if ctx.Done() == nil || missing == 0 {
+		return 0
+	}
+	return pollSlice
+}
+
+func (q *uringQueue) InFlight() int { return q.slots.used + len(q.ready) }
+func (q *uringQueue) Depth() int    { return len(q.slots.ops) }
+func (q *uringQueue) Strays() int   { return q.slots.strays }
+
+func (q *uringQueue) Cancel(op *Op) error {
+	if !q.slots.holds(op) || q.poll { // IOPOLL rings can't cancel what a driver has
+		return ErrNotCancelable
+	}
+	sqe := uringSQE{opcode: uringOpAsyncCancel, fd: -1, addr: q.slots.ticket(op.slot), userData: ownTicket}
+	if !q.ring.push(&sqe) {
+		if err := q.handOver(false, 0, 0); err != nil {
+			return err
+		}
+		if !q.ring.push(&sqe) {
+			return ErrNotCancelable
+		}
+	}
+	return q.handOver(false, 0, 0)
+}
+
+func (q *uringQueue) Close() error {
+	if q.closed {
+		return nil
+	}
+	q.closed = true
+	defer runtime.UnlockOSThread()
+	for _, op := range q.slots.ops {
+		if op != nil {
+			_ = q.Cancel(op) // those that can't be are waited for
+		}
+	}
+	_, err := q.Reap(context.Background(), q.InFlight(), nil)
+	if e := q.ring.close(); e != nil && err == nil {
+		err = fmt.Errorf("close the ring on %s: %w", q.f.Path, e)
+	}
+	return err
+}
