@@ -20,6 +20,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		HideVersion:            true,
 		UseShortOptionHandling: true,
 		EnableBashCompletion:   true,
-		Commands:               []*cli.Command{},
+		Commands: []*cli.Command{
+			vmCommand(),
+		},
 	}
 }

@@ -12,9 +12,14 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"dio/vm"
 )
 
 func main() {
+	if os.Getpid() == 1 {
+		vm.InitMain() // in a guest; returns when this is no guest of ours
+	}
 	os.Exit(realMain(os.Args))
 }
 

@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Progress hears of long work: a stage, and the lines of those who do it.
+type Progress interface {
+	Stage(format string, args ...any)
+	Write(p []byte) (int, error)
+}
+
+// quiet is a Progress that nobody hears.
+type quiet struct{}
+
+func (quiet) Stage(string, ...any)        {}
+func (quiet) Write(p []byte) (int, error) { return len(p), nil }
+
+// ErrNotBuilt is wrapped for the debug kernel, which no archive has.
+var ErrNotBuilt = errors.New("not built")
+
+// Get is the kernel of that name, fetched if it isn't here yet; "" is the
+// Default. A name with a slash is the path to a vmlinuz, headers then is
+// the tree that its modules are built with, or "".
+func Get(ctx context.Context, name, headers string, p Progress) (*Image, error) {
+	if p == nil {
+		p = quiet{}
+	}
+	h, err := ThisHost()
+	if err != nil && !strings.Contains(name, "/") {
+		return nil, err
+	}
+	if name == "" {
+		name = Default(h)
+	}
+	if strings.Contains(name, "/") {
+		return FromPath(name, headers)
+	}
+	if headers != "" {
+		return nil, fmt.Errorf("--headers goes with a kernel given by its path, not with %s, which has its own", name)
+	}
+	row, err := Find(Table(h), name)
+	if err != nil {
+		return nil, err
+	}
+	if img, err := Fetched(name); err == nil {
+		return img, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return Fetch(ctx, h, row, p)
+}
+
+// Update is Get that looks for a newer kernel even if one is here.
+func Update(ctx context.Context, name, headers string, p Progress) (*Image, error) {
+	h, err := ThisHost()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		name = Default(h)
+	}
+	row, err := Find(Table(h), name)
+	if err != nil || headers != "" {
+		return Get(ctx, name, headers, p)
+	}
+	if p == nil {
+		p = quiet{}
+	}
+	return Fetch(ctx, h, row, p)
+}
+
+// metaFile describes a fetched kernel, beside its tree.
+const metaFile = "kernel.json"
+
+// meta is what metaFile holds; paths are relative to its folder.
+type meta struct {
+	Release string `json:"release"`
+	Vmlinuz string `json:"vmlinuz"`
+	Modules string `json:"modules"`
+	Headers string `json:"headers"`
+}
+
+func kernelDir(name string) string { return filepath.Join(CacheDir(), "kernels", name) }
+
+// Fetched is the kernel of that name as it lies in the cache;
+// fs.ErrNotExist when it doesn't.
+func Fetched(name string) (*Image, error) {
+	release, err := os.Readlink(filepath.Join(kernelDir(name), "current"))
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(kernelDir(name), release)
+	b, err := os.ReadFile(filepath.Join(dir, metaFile))
+	if err != nil {
+		return nil, err
+	}
+	var m meta
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("%s/%s: %w: remove the folder to fetch it anew", dir, metaFile, err)
+	}
+	at := func(rel string) string {
+		if rel == "" {
+			return ""
+		}
+		return filepath.Join(dir, rel)
+	}
+	return &Image{Name: name, Release: m.Release, Vmlinuz: at(m.Vmlinuz), Modules: at(m.Modules), Headers: at(m.Headers)}, nil
+}
+
+// Fetch gets the newest of row from the archives, whatever is in the cache.
+func Fetch(ctx context.Context, h Host, row Row, p Progress) (*Image, error) {
+	if row.Distro == "" {
+		return nil, fmt.Errorf("kernel %s: %w: no archive has it: it is configured with every checker of the kernel and built from Debian's linux-source-6.12, "+
+			"which this version does not do yet: use another kernel, or give one that you built by its path: --kernel VMLINUZ --headers DIR", row.Name, ErrNotBuilt)
+	}
+	if err := os.MkdirAll(kernelDir(row.Name), 0o755); err != nil {
+		return nil, fmt.Errorf("make the cache: %w", err)
+	}
+	unlock, err := lock(filepath.Join(kernelDir(row.Name), "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	found, err := find(ctx, h, row, p)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", row.Name, err)
+	}
+	// Another process may have been quicker.
+	if img, err := Fetched(row.Name); err == nil && img.Release == found.release {
+		return img, nil
+	}
+	if err := found.install(ctx, filepath.Join(kernelDir(row.Name), found.release), p); err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", row.Name, err)
+	}
+	if err := pointAt(filepath.Join(kernelDir(row.Name), "current"), found.release); err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", row.Name, err)
+	}
+	return Fetched(row.Name)
+}
+
+// pointAt makes the symbolic link at p lead to target, at once.
+func pointAt(p, target string) error {
+	tmp := fmt.Sprintf("%s.%d", p, os.Getpid())
+	_ = os.Remove(tmp)
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, p)
+}
+
+// lock keeps other processes of dio away until the function it returns.
+func lock(p string) (func(), error) {
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", p, err)
+		}
+	}
+}
+
+// found is a kernel in an archive.
+type found struct {
+	apt      *apt
+	suite    string
+	release  string
+	packages []string
+}
+
+// find looks for the newest of row in its suites.
+func find(ctx context.Context, h Host, row Row, p Progress) (*found, error) {
+	sources, err := machineSources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var problems []error
+	for _, suite := range row.Suites {
+		mirror, err := mirrorFor(h, sources, row.Distro, suite)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		a, err := newApt(row.Distro, suite, mirror)
+		if err != nil {
+			return nil, fmt.Errorf("private apt: %w", err)
+		}
+		p.Stage("kernel %s: package lists of %s", row.Name, suite)
+		if err := a.update(ctx); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", suite, err))
+			continue
+		}
+		f, err := a.newest(ctx, row)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", suite, err))
+			continue
+		}
+		f.suite = suite
+		return f, nil
+	}
+	return nil, errors.Join(problems...)
+}
+
+// newest is the newest kernel of row that the suite has, image and headers:
+// by its metapackages, or else by the names of the packages.
+func (a *apt) newest(ctx context.Context, row Row) (*found, error) {
+	headers, err := a.names(ctx, "linux-headers-")
+	if err != nil {
+		return nil, err
+	}
+	images, err := a.names(ctx, "linux-image-")
+	if err != nil {
+		return nil, err
+	}
+	release, err := a.metaRelease(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	if release == "" {
+		release = newestRelease(headers, images, row)
+	}
+	if release == "" {
+		return nil, fmt.Errorf("no kernel %s*%s with headers there", row.Series, row.Flavour)
+	}
+	image := "linux-image-" + release
+	if !images[image] {
+		image += "-unsigned" // the archive signs later, sometimes never
+	}
+	pkgs, err := a.closure(ctx, image, "linux-headers-"+release)
+	if err != nil {
+		return nil, err
+	}
+	if row.Distro == "ubuntu" {
+		if m := "linux-modules-" + release; !contains(pkgs, m) {
+			pkgs = append(pkgs, m)
+		}
+	}
+	// Headers may name either image; one is enough.
+	pkgs = without(pkgs, func(n string) bool {
+		return strings.HasPrefix(n, "linux-image-") && n != image
+	})
+	return &found{apt: a, release: release, packages: pkgs}, nil
+}
+
+// metaRelease follows the metapackages of row to a release; "" without any.
+func (a *apt) metaRelease(ctx context.Context, row Row) (string, error) {
+	if row.Meta == "" {
+		return "", nil
+	}
+	known, err := a.names(ctx, "linux-headers-")
+	if err != nil || !known["linux-headers-"+row.Meta] {
+		return "", err
+	}
+	st, err := a.stanza(ctx, "linux-headers-"+row.Meta)
+	if err != nil {
+		return "", err
+	}
+	for _, alts := range depends(st["Depends"]) {
+		for _, n := range alts {
+			rel, ok := strings.CutPrefix(n, "linux-headers-")
+			if ok && strings.HasPrefix(rel, row.Series) && strings.HasSuffix(rel, row.Flavour) {
+				return rel, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// newestRelease is the newest of row's releases with headers and an image.
+func newestRelease(headers, images map[string]bool, row Row) string {
+	best := ""
+	for n := range headers {
+		rel := strings.TrimPrefix(n, "linux-headers-")
+		if !strings.HasPrefix(rel, row.Series) || !strings.HasSuffix(rel, row.Flavour) {
+			continue
+		}
+		if !images["linux-image-"+rel] && !images["linux-image-"+rel+"-unsigned"] {
+			continue
+		}
+		if best == "" || compareReleases(rel, best) > 0 {
+			best = rel
+		}
+	}
+	return best
+}
+
+// compareReleases orders releases by their numbers.
+func compareReleases(a, b string) int {
+	for a != "" && b != "" {
+		na, ra := leadingNumber(a)
+		nb, rb := leadingNumber(b)
+		if na >= 0 && nb >= 0 {
+			if na != nb {
+				return na - nb
+			}
+			a, b = ra, rb
+			continue
+		}
+		if a[0] != b[0] {
+			return int(a[0]) - int(b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return len(a) - len(b)
+}
+
+func leadingNumber(s string) (int, string) {
+	i := 0
+	for i < len(s) && s[i] >= '0' && s[i] <= '9' {
+		i++
+	}
+	if i == 0 {
+		return -1, s
+	}
+	n, err := strconv.Atoi(s[:i])
+	if err != nil {
+		return -1, s
+	}
+	return n, s[i:]
+}
+
+func contains(all []string, s string) bool {
+	for _, a := range all {
+		if a == s {
+			return true
+		}
+	}
+	return false
+}
+
+func without(all []string, drop func(string) bool) []string {
+	var out []string
+	for _, a := range all {
+		if !drop(a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// install downloads and unpacks the packages into dir, all or nothing.
+func (f *found) install(ctx context.Context, dir string, p Progress) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	debs := filepath.Join(tmp, "debs")
+	tree := filepath.Join(tmp, "tree")
+	for _, d := range []string{debs, tree} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	p.Stage("fetching %s from %s (%d packages)", f.release, f.suite, len(f.packages))
+	if err := f.apt.download(ctx, debs, f.packages, p); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	if err != nil {
+		return err
+	}
+	sort.Strings(files)
+	for _, d := range files {
+		p.Stage("unpacking %s", filepath.Base(d))
+		if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", d, tree).CombinedOutput(); err != nil {
+			return fmt.Errorf("unpack %s: %w: %s (is there space in %s?)", filepath.Base(d), err, bytes.TrimSpace(out), tree)
+		}
+	}
+	m, err := layOut(tree, f.release)
+	if err != nil {
+		return err
+	}
+	for _, rel := range []*string{&m.Vmlinuz, &m.Modules, &m.Headers} {
+		if *rel != "" {
+			*rel = filepath.Join("tree", *rel)
+		}
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tmp, metaFile), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(debs); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+// layOut finds the parts of an unpacked kernel and makes its headers usable
+// where they lie, whatever that path will be.
+func layOut(tree, release string) (*meta, error) {
+	m := &meta{Release: release}
+	first := func(candidates ...string) string {
+		for _, c := range candidates {
+			if _, err := os.Stat(filepath.Join(tree, c)); err == nil {
+				return c
+			}
+		}
+		return ""
+	}
+	m.Vmlinuz = first("boot/vmlinuz-"+release, "usr/lib/modules/"+release+"/vmlinuz", "lib/modules/"+release+"/vmlinuz")
+	m.Modules = first("lib/modules/"+release+"/kernel", "usr/lib/modules/"+release+"/kernel")
+	m.Modules = strings.TrimSuffix(m.Modules, "/kernel")
+	m.Headers = first("usr/src/linux-headers-"+release, "usr/lib/modules/"+release+"/build")
+	if m.Vmlinuz == "" || m.Headers == "" {
+		return nil, fmt.Errorf("the packages of %s hold no image or no headers: vmlinuz %q, headers %q", release, m.Vmlinuz, m.Headers)
+	}
+	return m, relocate(tree, filepath.Join(tree, m.Headers))
+}
+
+// relocate rewrites the absolute /usr paths of a headers tree's own
+// makefiles to ones relative to it.
+func relocate(tree, headers string) error {
+	rel, err := filepath.Rel(headers, tree)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"Makefile", ".kernelvariables"} {
+		p := filepath.Join(headers, name)
+		fi, err := os.Lstat(p)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.Mode().IsRegular() {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		// The folder of the makefile being read, wherever make was called.
+		here := "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))" + rel
+		text := string(b)
+		for _, abs := range []string{"/usr/src/", "/usr/lib/"} {
+			text = strings.ReplaceAll(text, " "+abs, " "+here+abs)
+		}
+		if text != string(b) {
+			if err := os.WriteFile(p, []byte(text), fi.Mode().Perm()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
