@@ -33,7 +33,7 @@ $(DIOCTL): setup FORCE
 FORCE:
 
 build: $(DIOCTL)
-	@scripts/build-module $(KERNEL)
+	@scripts/build-module $(KERNEL) >/dev/null
 
 run: build
 	@scripts/tour $(KERNEL)

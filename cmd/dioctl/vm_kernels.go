@@ -114,7 +114,7 @@ func kernelStates(h kernel.Host) ([]kernelState, error) {
 func vmFetchCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "fetch",
-		Usage:     "fetch a kernel and its headers, without installing them, and print its release",
+		Usage:     "fetch a kernel and its headers, without installing them, and print its name and release",
 		ArgsUsage: "[NAME]",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "update", Usage: "look for a newer one even if it is here"},
@@ -137,7 +137,7 @@ func vmFetchCommand() *cli.Command {
 				return withStatus(exitEnvironment, err)
 			}
 			p.Clear()
-			fmt.Fprintln(c.App.Writer, img.Release)
+			fmt.Fprintln(c.App.Writer, img.Name, img.Release)
 			return nil
 		},
 	}
