@@ -92,7 +92,7 @@ type machine struct {
 // what a broken kernel says afterwards proves nothing.
 const baseCmdline = "console=ttyS0 quiet loglevel=5 rdinit=/init panic=-1 oops=panic " +
 	"mitigations=off no_timer_check random.trust_cpu=on 8250.nr_uarts=1 audit=0 selinux=0 apparmor=0 " +
-	"net.ifnames=0 rcupdate.rcu_expedited=1 cryptomgr.notests module.sig_enforce=0"
+	"net.ifnames=0 rcupdate.rcu_expedited=1 cryptomgr.notests initcall_blacklist=jent_mod_init"
 
 // args is QEMU's command line for m.
 func (q *QEMU) args(m machine) []string {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dio/vm/initramfs"
+	"dio/vm/kernel"
 )
 
 // Defaults of a Spec.
@@ -51,7 +52,7 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 	}
 	defer os.RemoveAll(dir)
 
-	m, err := build(ctx, &spec, dir)
+	m, err := build(ctx, q, &spec, dir)
 	if err != nil {
 		return Result{}, err
 	}
@@ -93,12 +94,19 @@ func setDefaults(s *Spec) {
 }
 
 // build makes the files of one machine in dir.
-func build(ctx context.Context, s *Spec, dir string) (machine, error) {
+func build(ctx context.Context, q *QEMU, s *Spec, dir string) (machine, error) {
 	s.Progress("assembling the guest")
 	m := machine{
 		kernel: s.Kernel.Vmlinuz, initrd: filepath.Join(dir, "initrd"), console: s.Console,
 		cpus: s.CPUs, memory: s.Memory, icount: s.Icount, devices: s.Devices, extra: s.QEMU,
 		cmdline: strings.TrimSpace(baseCmdline + " " + s.Append),
+	}
+	if !q.KVM || s.Icount {
+		// An emulated kernel takes a second or more to unpack itself. One
+		// that was unpacked here starts at once (and isn't randomised).
+		if p, err := kernel.Vmlinux(ctx, s.Kernel); err == nil && kernel.HasPVH(p) {
+			m.kernel = p
+		}
 	}
 	if m.console == "" {
 		f, err := os.CreateTemp("", "dio-console-*.log")
