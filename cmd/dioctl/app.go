@@ -21,6 +21,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		UseShortOptionHandling: true,
 		EnableBashCompletion:   true,
 		Commands: []*cli.Command{
+			auditCommand(),
 			vmCommand(),
 		},
 	}

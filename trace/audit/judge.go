@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// violation is one occurrence of a broken rule; those of one rule at one
+// place become one finding.
+type violation struct {
+	rule     string
+	severity string
+	pages    uint32
+	stack    Stack
+	op       Op
+	explain  string
+}
+
+// Judge applies every rule to the evidence.
+func Judge(e Evidence) Report {
+	r := Report{
+		Schema:     Schema,
+		Operations: e.Totals.Operations,
+		Pins:       Pins{Taken: e.Totals.PinsTaken, Released: e.Totals.PinsReleased},
+		Completions: Completions{
+			Queued:    e.Totals.Queued,
+			Completed: e.Totals.Completed,
+		},
+		Findings: []Finding{},
+		Coverage: e.Coverage,
+		Lost:     e.Lost,
+	}
+	for _, h := range e.Held {
+		r.Pins.Outstanding += uint64(h.Pages)
+	}
+	var found []violation
+	for _, rule := range rules {
+		found = append(found, rule(&e)...)
+	}
+	r.Findings = append(r.Findings, e.group(found)...)
+	if r.Coverage.Attached == nil {
+		r.Coverage.Attached = []string{}
+	}
+	if r.Coverage.Missing == nil {
+		r.Coverage.Missing = []Missing{}
+	}
+	r.Verdict = verdict(r)
+	return r
+}
+
+// verdict: a proven violation stays one even when something else was missed.
+func verdict(r Report) string {
+	if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != SeverityAdvice }) {
+		return VerdictViolations
+	}
+	if r.Lost != (Lost{}) || slices.ContainsFunc(r.Coverage.Missing, func(m Missing) bool { return m.Essential }) {
+		return VerdictIncomplete
+	}
+	return VerdictClean
+}
+
+// group makes one finding of all violations of one rule at one place.
+func (e *Evidence) group(found []violation) []Finding {
+	var out []Finding
+	index := map[string]int{}
+	for _, v := range found {
+		if !e.wanted(v.stack) && !e.wanted(v.op.PinStack) {
+			continue
+		}
+		stack := v.stack
+		if len(stack) == 0 {
+			stack = v.op.PinStack
+		}
+		at := blame(stack)
+		key := strings.Join(append([]string{v.rule, v.severity}, render(stack)...), "\n")
+		if i, ok := index[key]; ok {
+			out[i].Count++
+			out[i].Pages += uint64(v.pages)
+			continue
+		}
+		index[key] = len(out)
+		out = append(out, Finding{
+			Rule: v.rule, Severity: v.severity, Count: 1, Pages: uint64(v.pages),
+			Module: at.Module, Function: at.Function, File: at.File, Line: at.Line,
+			Stack: render(stack), PID: v.op.PID, Comm: v.op.Comm, Explain: v.explain,
+		})
+	}
+	slices.SortStableFunc(out, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(rank(a.Severity), rank(b.Severity)), cmp.Compare(a.Rule, b.Rule))
+	})
+	return out
+}
+
+func rank(severity string) int {
+	return slices.Index([]string{SeverityError, SeverityWarning, SeverityAdvice}, severity)
+}
+
+// wanted says whether the stack passes the filters.
+func (e *Evidence) wanted(s Stack) bool {
+	if len(e.Modules) > 0 && !slices.ContainsFunc(s, func(f Frame) bool { return slices.Contains(e.Modules, f.Module) }) {
+		return false
+	}
+	return e.Caller == nil || slices.ContainsFunc(s, func(f Frame) bool { return e.Caller.MatchString(f.Function) })
+}
+
+// helper matches functions that do what a driver told them to: the one to
+// look at is their caller. notDriver are frames of the tracing itself.
+var (
+	helper = regexp.MustCompile(`^(__)?(pin_user|get_user_pages|unpin_|gup_|internal_get|memfd_pin|iov_iter_|set_page_dirty|` +
+		`folio_mark_dirty|aio_complete|io_complete_rw|io_uring_cmd_done|bio_iov_iter|bio_release|bio_set_pages|bio_check_pages)`)
+	notDriver = map[string]bool{"bpf": true, "__builtin__ftrace": true, "__builtin__kprobes": true}
+)
+
+// blame picks the frame that a person should look at: the innermost one of a
+// module or, where none is in the stack, the first that isn't a helper.
+func blame(s Stack) Frame {
+	for _, f := range s {
+		if f.Module != "" && !notDriver[f.Module] {
+			return f
+		}
+	}
+	for _, f := range s {
+		if f.Module == "" && !helper.MatchString(f.Function) {
+			return f
+		}
+	}
+	return Frame{}
+}
+
+// render writes a stack as people know it from the kernel's log.
+func render(s Stack) []string {
+	out := make([]string, 0, len(s))
+	for _, f := range s {
+		if notDriver[f.Module] {
+			continue
+		}
+		line := fmt.Sprintf("%s+0x%x", f.Function, f.Offset)
+		if f.Module != "" {
+			line += " [" + f.Module + "]"
+		}
+		if f.File != "" {
+			line += fmt.Sprintf(" %s:%d", f.File, f.Line)
+		}
+		out = append(out, line)
+	}
+	return out
+}

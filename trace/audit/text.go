@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package audit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// stackLines bounds the stack in text; JSON has all of it.
+const stackLines = 10
+
+// WriteText writes the verdict for a person.
+func (r Report) WriteText(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "audit: %s\n", r.summary())
+	fmt.Fprintf(b, "  operations   %d\n", r.Operations)
+	fmt.Fprintf(b, "  pins         %d taken, %d released, %d outstanding\n", r.Pins.Taken, r.Pins.Released, r.Pins.Outstanding)
+	fmt.Fprintf(b, "  completions  %d queued, %d completed\n", r.Completions.Queued, r.Completions.Completed)
+	fmt.Fprintf(b, "  coverage     %d functions watched", len(r.Coverage.Attached))
+	if n := len(r.Coverage.Missing); n > 0 {
+		fmt.Fprintf(b, ", %d not there", n)
+	}
+	fmt.Fprintln(b)
+	for _, m := range r.Coverage.Missing {
+		if m.Essential {
+			fmt.Fprintf(b, "  NOT WATCHED  %s: %s; rules in doubt: %s\n", m.Hook, m.Reason, strings.Join(m.Rules, ", "))
+		}
+	}
+	if r.Lost != (Lost{}) {
+		fmt.Fprintf(b, "  LOST         %d events, %d pages not tracked: the verdict can't be trusted to be complete\n",
+			r.Lost.Events, r.Lost.UntrackedPages)
+	}
+	for _, f := range r.Findings {
+		r.writeFinding(b, f)
+	}
+	return b.Flush()
+}
+
+func (r Report) summary() string {
+	switch r.Verdict {
+	case VerdictClean:
+		return "clean: every page released, every written page marked, every request completed once"
+	case VerdictIncomplete:
+		return "incomplete: no rule was seen broken, but not everything was seen"
+	}
+	return fmt.Sprintf("violations: %d finding(s)", len(r.Findings))
+}
+
+func (r Report) writeFinding(b io.Writer, f Finding) {
+	where := f.Function
+	if f.Module != "" {
+		where += " [" + f.Module + "]"
+	}
+	if f.File != "" {
+		where += fmt.Sprintf(" %s:%d", f.File, f.Line)
+	}
+	fmt.Fprintf(b, "\n%s: %s in %s\n", f.Severity, f.Rule, where)
+	fmt.Fprintf(b, "  %d time(s), %d page(s), process %d (%s)\n", f.Count, f.Pages, f.PID, f.Comm)
+	for _, line := range wrap(f.Explain, 92) {
+		fmt.Fprintf(b, "  %s\n", line)
+	}
+	for i, line := range f.Stack {
+		if i == stackLines {
+			fmt.Fprintf(b, "    ... %d more\n", len(f.Stack)-i)
+			break
+		}
+		fmt.Fprintf(b, "    %s\n", line)
+	}
+}
+
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}

@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The auditor's programs. One program serves the entries of all functions
+ * that only tasks call, and one their returns; a cookie says which function
+ * it is and where its arguments are. What interrupts call too (completions,
+ * releases) has programs of its own kind (fentry), for the kernel skips a
+ * kprobe program that interrupts another one.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include "pins.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* Keeps the type in the object's BTF, from which Go's is generated. */
+const struct event *unused_event __attribute__((unused));
+
+/* The cookie: the kind of function in bits 0-7, argument numbers above. */
+enum hook_kind {
+	HOOK_PIN = 1,
+	HOOK_AIO,
+	HOOK_URING,
+	HOOK_URING_CMD,
+	HOOK_ITER,
+	HOOK_SPLICE,
+	HOOK_DIRTY_FOLIO,
+	HOOK_DIRTY_PAGE,
+	HOOK_RELEASE_RANGE,
+	HOOK_RELEASE_FOLIO,
+	HOOK_RELEASE_FOLIOS,
+	HOOK_BIO_PAGES,
+};
+
+#define COOKIE_KIND(c) ((c) & 0xff)
+#define COOKIE_PAGES(c) ((c) >> 8 & 0xf)
+#define COOKIE_FLAGS(c) ((c) >> 12 & 0xf)
+#define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
+#define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
+
+#define EIOCBQUEUED 529
+#define EAGAIN 11
+
+/* Each is loaded for itself: the verifier refuses a computed place in ctx. */
+static __always_inline __u64 arg(struct pt_regs *ctx, __u32 i)
+{
+	__u64 values[6] = { ctx->di, ctx->si, ctx->dx, ctx->cx, ctx->r8, ctx->r9 };
+	__u64 value = values[0];
+	int k;
+
+#pragma unroll
+	for (k = 1; k < 6; k++) {
+		barrier_var(values[k]);
+		if (i == k)
+			value = values[k];
+	}
+	return value;
+}
+
+static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+	struct op *op = ts ? op_of(ts->op) : 0;
+
+	/* A kernel thread that works on an audited process's operation counts. */
+	if (!op && !audited(who >> 32))
+		return;
+	if (!ts)
+		ts = task_make((__u32)who);
+	if (!ts)
+		return;
+	/* One pin function may call another: the outer one is the one. */
+	if (ts->pin_hook && ctx->sp < ts->pin_sp && ts->pin_sp - ctx->sp < 4096)
+		return;
+	ts->pin_hook = cookie;
+	ts->pin_sp = ctx->sp;
+	ts->pin_pages = arg(ctx, COOKIE_PAGES(cookie));
+	ts->pin_flags = cookie & COOKIE_LONGTERM ? foll_longterm : (__u32)arg(ctx, COOKIE_FLAGS(cookie));
+	ts->pin_stack = stack_of(ctx);
+}
+
+static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+	__s32 n = (__s32)ctx->ax;
+	__u64 id;
+
+	if (!ts || ts->pin_hook != cookie)
+		return;
+	ts->pin_hook = 0;
+	if (n <= 0 || !ts->pin_pages)
+		return;
+	if (cookie & COOKIE_GET) {
+		COUNT(gets_taken, n);
+		return;
+	}
+	id = ts->op ? ts->op : ts->call;
+	if (!op_of(id)) {
+		id = op_begin(OP_SYSCALL, 0, 0);
+		ts->call = id;
+	}
+	pinned(ts->pin_pages, n, id, ts->pin_flags, ts->pin_stack);
+}
+
+/* A kiocb goes to its file's read_iter, write_iter or uring_cmd. */
+static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 who)
+{
+	__u64 kiocb = ctx->di, id;
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+	struct op *op = k && !k->completions ? op_of(k->op) : 0;
+	struct task_state *ts;
+
+	if (op && op->completions == 0) {
+		id = op->id;	/* tried again */
+	} else {
+		struct kiocb_state fresh = {
+			.kind = kind, .tgid = who >> 32, .tid = (__u32)who,
+		};
+
+		if (!audited(who >> 32))
+			return;
+		id = op_begin(kind, kiocb, kind == OP_URING_CMD ? 0 : OPF_BYTES);
+		if (!id)
+			return;
+		fresh.op = id;
+		bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
+		if (bpf_map_update_elem(&kiocbs, &kiocb, &fresh, BPF_ANY)) {
+			COUNT(lost_events, 1);
+			return;
+		}
+	}
+	ts = task_make((__u32)who);
+	if (!ts)
+		return;
+	ts->op = id;
+	ts->submit_op = id;
+	ts->submit_kiocb = kiocb;
+}
+
+static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+	__s32 ret = (__s32)ctx->ax;
+	struct kiocb_state *k;
+	struct op *op;
+	__u64 id, kiocb;
+	__s32 res = 0;
+
+	if (!ts || !ts->submit_op)
+		return;
+	id = ts->submit_op;
+	kiocb = ts->submit_kiocb;
+	ts->op = ts->submit_op = 0;
+
+	if (kind == OP_AIO) {
+		if (ret) {	/* refused before the driver saw it */
+			op_cancel(id);
+			return;
+		}
+	} else if (ret == -EAGAIN) {
+		op_cancel(id);
+		return;
+	} else if (ret != -EIOCBQUEUED) {
+		/* The driver returned a result, and io_uring posts it by itself. */
+		k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+		if (k && k->op == id) {
+			k->completions++;
+			if (k->completions == 1) {
+				res = ret;
+				if (!ret)
+					res = BPF_CORE_READ((struct io_kiocb *)kiocb, cqe.res);
+				COUNT(completed, 1);
+				COUNT(queued, 1);
+				op_end(id, res, 0);
+				return;
+			}
+			tell(EV_RETURNED_TOO, id, 0, 0, ret);
+		}
+		return;
+	}
+	COUNT(queued, 1);
+	op = op_of(id);
+	if (op)
+		op->flags |= OPF_QUEUED;
+}
+
+/* A driver's own read_iter or write_iter. */
+static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
+{
+	struct kiocb *kiocb = (struct kiocb *)ctx->di;
+	struct task_state *ts = task_of((__u32)who);
+	bool known = ts && op_of(ts->op);
+	struct kiocb_state *k;
+	__u64 key = ctx->di;
+
+	if (!known && !audited(who >> 32))
+		return;
+	if (!ts)
+		ts = task_make((__u32)who);
+	if (!ts)
+		return;
+	/* It may hand on to another function of the same shape. */
+	if (ts->iter_hook && ctx->sp < ts->iter_sp && ts->iter_sp - ctx->sp < 4096)
+		return;
+	ts->iter_hook = cookie;
+	ts->iter_sp = ctx->sp;
+	if (BPF_CORE_READ(kiocb, ki_complete)) {
+		k = bpf_map_lookup_elem(&kiocbs, &key);
+		ts->iter_kiocb = key;
+		ts->iter_op = k ? k->op : 0;
+		return;
+	}
+	ts->iter_kiocb = 0;
+	ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
+	ts->call = ts->iter_op;
+}
+
+static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+	__s64 ret = (__s64)ctx->ax;
+	struct kiocb_state *k;
+	__u64 key, id;
+
+	if (!ts || ts->iter_hook != cookie)
+		return;
+	ts->iter_hook = 0;
+	id = ts->iter_op;
+	if (ts->iter_kiocb) {
+		key = ts->iter_kiocb;
+		k = bpf_map_lookup_elem(&kiocbs, &key);
+		if (ret != -EIOCBQUEUED && id && k && k->op == id && k->completions)
+			tell(EV_RETURNED_TOO, id, 0, stack_of(ctx), ret);
+		return;
+	}
+	if (ts->call == id)
+		ts->call = 0;
+	if (ret == -EIOCBQUEUED)
+		tell(EV_SYNC_QUEUED, id, 0, stack_of(ctx), ret);
+	op_end(id, ret, 0);
+}
+
+/* splice reads through a synchronous kiocb of its own. */
+static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
+{
+	if ((__s64)ctx->ax == -EIOCBQUEUED && audited(who >> 32))
+		tell(EV_SYNC_QUEUED, 0, 0, stack_of(ctx), -EIOCBQUEUED);
+}
+
+static __always_inline void dirtied(struct pt_regs *ctx, __u64 folio, __u64 who)
+{
+	struct folio_state *f = bpf_map_lookup_elem(&folios, &folio);
+	struct task_state *ts;
+	__u64 now, id;
+
+	if (!f || !f->live)
+		return;
+	now = bpf_ktime_get_ns();
+	if (!f->first_dirty)
+		f->first_dirty = now;
+	f->last_dirty = now;
+	if (f->live_write)
+		return;
+	ts = task_of((__u32)who);
+	id = ts ? (ts->op ? ts->op : ts->call) : 0;
+	tell(EV_DIRTY_READONLY, id ? id : f->holders[0], 1, stack_of(ctx), 1);
+}
+
+/* The pages of a bio: whose they are is known now, and not when it ends. */
+static __always_inline void bio_pages(struct pt_regs *ctx, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+	__u64 bio = ctx->di, id;
+	struct op *op;
+
+	if (!ts)
+		return;
+	id = ts->op ? ts->op : ts->call;
+	op = op_of(id);
+	if (!op) {
+		if (!audited(who >> 32))
+			return;
+		id = op_begin(OP_SYSCALL, 0, 0);
+		ts->call = id;
+		op = op_of(id);
+		if (!op)
+			return;
+	}
+	op->flags |= OPF_BIO;
+	bpf_map_update_elem(&bios, &bio, &id, BPF_ANY);
+}
+
+SEC("kprobe.multi")
+int on_enter(struct pt_regs *ctx)
+{
+	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 who = bpf_get_current_pid_tgid();
+
+	switch (COOKIE_KIND(cookie)) {
+	case HOOK_PIN:
+		pin_enter(ctx, cookie, who);
+		break;
+	case HOOK_AIO:
+		submit_enter(ctx, OP_AIO, who);
+		break;
+	case HOOK_URING:
+		submit_enter(ctx, OP_URING, who);
+		break;
+	case HOOK_URING_CMD:
+		submit_enter(ctx, OP_URING_CMD, who);
+		break;
+	case HOOK_ITER:
+		iter_enter(ctx, cookie, who);
+		break;
+	case HOOK_DIRTY_PAGE:
+		dirtied(ctx, page_folio(ctx->di).head, who);
+		break;
+	case HOOK_DIRTY_FOLIO:
+		dirtied(ctx, ctx->di, who);
+		break;
+	case HOOK_RELEASE_RANGE:
+		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_RANGE, ctx->dx & 0xff);
+		break;
+	case HOOK_RELEASE_FOLIO:
+		released_pages(ctx, ctx->di, 1, WALK_FOLIO, false);
+		break;
+	case HOOK_RELEASE_FOLIOS:
+		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_ARRAY, false);
+		break;
+	case HOOK_BIO_PAGES:
+		bio_pages(ctx, who);
+		break;
+	}
+	return 0;
+}
+
+SEC("kprobe.multi")
+int on_return(struct pt_regs *ctx)
+{
+	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 who = bpf_get_current_pid_tgid();
+
+	switch (COOKIE_KIND(cookie)) {
+	case HOOK_PIN:
+		pin_return(ctx, cookie, who);
+		break;
+	case HOOK_AIO:
+		submit_return(ctx, OP_AIO, who);
+		break;
+	case HOOK_URING:
+		submit_return(ctx, OP_URING, who);
+		break;
+	case HOOK_URING_CMD:
+		submit_return(ctx, OP_URING_CMD, who);
+		break;
+	case HOOK_ITER:
+		iter_return(ctx, cookie, who);
+		break;
+	case HOOK_SPLICE:
+		splice_return(ctx, who);
+		break;
+	}
+	return 0;
+}
+
+/* An fentry program's argument; a plain load would be checked against the type. */
+static __always_inline __u64 farg(__u64 *ctx, __u32 i)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + i);
+	return value;
+}
+
+static __always_inline void completed(__u64 *ctx, __s64 res)
+{
+	__u64 kiocb = farg(ctx, 0);
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+	struct op *op;
+	__u64 id;
+
+	if (!k)
+		return;		/* submitted before the audit, or not in scope */
+	id = k->op;
+	__sync_fetch_and_add(&k->completions, 1);
+	if (k->completions > 1) {
+		struct event *e = event_begin(EV_COMPLETED_AGAIN);
+
+		if (!e)
+			return;
+		e->value = res;
+		e->stack = stack_of(ctx);
+		e->op.id = id;
+		e->op.kiocb = kiocb;
+		e->op.kind = k->kind;
+		e->op.tgid = k->tgid;
+		e->op.tid = k->tid;
+		e->op.completions = k->completions;
+		__builtin_memcpy(e->op.comm, k->comm, sizeof(k->comm));
+		bpf_ringbuf_submit(e, 0);
+		return;
+	}
+	k->when = bpf_ktime_get_ns();
+	COUNT(completed, 1);
+	op = op_of(id);
+	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
+}
+
+SEC("fentry/aio_complete_rw")
+int on_aio_complete(__u64 *ctx)
+{
+	completed(ctx, farg(ctx, 1));
+	return 0;
+}
+
+SEC("fentry/io_complete_rw")
+int on_uring_complete(__u64 *ctx)
+{
+	completed(ctx, farg(ctx, 1));
+	return 0;
+}
+
+SEC("fentry/io_complete_rw_iopoll")
+int on_uring_complete_poll(__u64 *ctx)
+{
+	completed(ctx, farg(ctx, 1));
+	return 0;
+}
+
+SEC("fentry/io_uring_cmd_done")
+int on_uring_cmd_done(__u64 *ctx)
+{
+	completed(ctx, (__s32)farg(ctx, 1));
+	return 0;
+}
+
+SEC("fentry/unpin_user_page")
+int on_unpin_page(__u64 *ctx)
+{
+	released_pages(ctx, farg(ctx, 0), 1, WALK_RANGE, false);
+	return 0;
+}
+
+SEC("fentry/unpin_user_pages")
+int on_unpin_pages(__u64 *ctx)
+{
+	released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_ARRAY, false);
+	return 0;
+}
+
+/* Without dirtying it only calls unpin_user_pages, which is seen there. */
+SEC("fentry/unpin_user_pages_dirty_lock")
+int on_unpin_pages_dirty(__u64 *ctx)
+{
+	if (farg(ctx, 2) & 0xff)
+		released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_ARRAY, true);
+	return 0;
+}
+
+SEC("fentry/unpin_user_folio")
+int on_unpin_folio(__u64 *ctx)
+{
+	released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_FOLIO, false);
+	return 0;
+}
+
+SEC("fentry/__bio_release_pages")
+int on_bio_release(__u64 *ctx)
+{
+	__u64 bio = farg(ctx, 0), *id, *hint;
+	__u32 zero = 0;
+
+	hint = bpf_map_lookup_elem(&bio_hint, &zero);
+	if (!hint)
+		return 0;
+	id = bpf_map_lookup_elem(&bios, &bio);
+	*hint = id ? *id : 0;
+	return 0;
+}
+
+/* System calls whose result is a number of bytes (x86-64). */
+static __always_inline bool counts_bytes(__u64 nr)
+{
+	switch (nr) {
+	case 0:
+	case 1:
+	case 17 ... 20:
+	case 40:
+	case 275:
+	case 295 ... 296:
+	case 327 ... 328:
+		return true;
+	}
+	return false;
+}
+
+SEC("raw_tp/sys_exit")
+int on_sys_exit(__u64 *ctx)
+{
+	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
+	struct pt_regs *regs;
+	__u64 nr = 0;
+	struct op *op;
+
+	if (!ts)
+		return 0;
+	/* Whatever was missed, a thread that leaves the kernel is in the middle of nothing. */
+	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+	if (!ts->call)
+		return 0;
+	op = op_of(ts->call);
+	if (op) {
+		regs = (struct pt_regs *)ctx[0];
+		bpf_probe_read_kernel(&nr, sizeof(nr), &regs->orig_ax);
+		op->syscall = nr;
+		if (counts_bytes(nr))
+			op->flags |= OPF_BYTES;
+		op_end(ts->call, (__s64)ctx[1], 0);
+	}
+	ts->call = 0;
+	return 0;
+}
+
+SEC("raw_tp/sched_process_fork")
+int on_fork(__u64 *ctx)
+{
+	__u32 parent = BPF_CORE_READ((struct task_struct *)ctx[0], tgid);
+	__u32 child = BPF_CORE_READ((struct task_struct *)ctx[1], tgid);
+	__u32 one = 1;
+
+	if (parent != child && bpf_map_lookup_elem(&targets, &parent))
+		if (bpf_map_update_elem(&targets, &child, &one, BPF_ANY))
+			COUNT(lost_events, 1);
+	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int on_exit(__u64 *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx[0];
+	__u32 tid = BPF_CORE_READ(task, pid);
+
+	bpf_map_delete_elem(&tasks, &tid);
+	return 0;
+}
+
+/* Run by user space: how often the kernel itself believes a folio to be pinned. */
+SEC("raw_tp/folio_pins")
+int count_pins(__u64 *ctx)
+{
+	return folio_pins(ctx[0]);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The maps, and the settings that user space writes before loading. */
+#ifndef DIO_TRACE_MAPS_H
+#define DIO_TRACE_MAPS_H
+
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include "state.h"
+
+#define MAP(map_type, map_name, key_type, value_type, entries)	\
+	struct {						\
+		__uint(type, map_type);				\
+		__uint(max_entries, entries);			\
+		__type(key, key_type);				\
+		__type(value, value_type);			\
+	} map_name SEC(".maps")
+
+/*
+ * Preallocated all of them: programs run in interrupts, where an allocation
+ * may fail and a lost pin would make the verdict worthless.
+ */
+MAP(BPF_MAP_TYPE_HASH, folios, __u64, struct folio_state, 131072);
+MAP(BPF_MAP_TYPE_HASH, holds, struct hold_key, struct hold, 131072);
+MAP(BPF_MAP_TYPE_HASH, page_ops, __u64, __u64, 131072);	/* pages of large folios */
+MAP(BPF_MAP_TYPE_LRU_HASH, released, __u64, __u64, 16384);	/* folios whose last pin was seen to go */
+MAP(BPF_MAP_TYPE_HASH, ops, __u64, struct op, 65536);
+MAP(BPF_MAP_TYPE_HASH, kiocbs, __u64, struct kiocb_state, 65536);
+MAP(BPF_MAP_TYPE_HASH, tasks, __u32, struct task_state, 8192);
+MAP(BPF_MAP_TYPE_LRU_HASH, bios, __u64, __u64, 16384);
+MAP(BPF_MAP_TYPE_HASH, targets, __u32, __u32, 8192);	/* thread groups under audit */
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counts, __u32, struct totals, 1);
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, bio_hint, __u32, __u64, 1);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
+	__uint(max_entries, 4096);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, STACK_DEPTH * sizeof(__u64));
+} stacks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} events SEC(".maps");
+
+const volatile __u32 audit_all;		/* every process, not just targets */
+const volatile __u32 self_tgid;		/* the auditor: its children are targets, itself not */
+const volatile __u32 foll_longterm = 1 << 8;	/* 1 << 16 before 6.3 */
+
+static __always_inline struct totals *get_totals(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&counts, &zero);
+}
+
+/* Several CPUs never share a slot, but an interrupt may share its CPU's. */
+#define COUNT(field, n)							\
+	do {								\
+		struct totals *__t = get_totals();			\
+		if (__t)						\
+			__sync_fetch_and_add(&__t->field, (n));		\
+	} while (0)
+
+/* In scope: a thread of an audited process. */
+static __always_inline bool audited(__u32 tgid)
+{
+	__u32 *target;
+
+	if (tgid == self_tgid)
+		return false;
+	if (audit_all)
+		return true;
+	target = bpf_map_lookup_elem(&targets, &tgid);
+	return target != 0;
+}
+
+static __always_inline struct task_state *task_of(__u32 tid)
+{
+	return bpf_map_lookup_elem(&tasks, &tid);
+}
+
+static __always_inline struct task_state *task_make(__u32 tid)
+{
+	struct task_state *ts = bpf_map_lookup_elem(&tasks, &tid);
+	struct task_state fresh = {};
+
+	if (ts)
+		return ts;
+	if (bpf_map_update_elem(&tasks, &tid, &fresh, BPF_NOEXIST))
+		COUNT(lost_events, 1);
+	return bpf_map_lookup_elem(&tasks, &tid);
+}
+
+/* A stack id plus one, so that 0 can mean none. */
+static __always_inline __u32 stack_of(void *ctx)
+{
+	long id = bpf_get_stackid(ctx, &stacks, 0);
+
+	return id < 0 ? 0 : id + 1;
+}
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the programs remember, and what they tell user space. Go's side of
+ * each struct is generated from it.
+ *
+ * An operation is one I/O: a kiocb (native AIO, io_uring), an io_uring
+ * command, one call of a driver's read_iter or write_iter by a synchronous
+ * caller, or a system call in progress that pins pages outside all of these.
+ * A pin belongs to the operation in whose context it was taken. Operations
+ * have an id of their own, never reused, for kiocbs are recycled by the slab.
+ */
+#ifndef DIO_TRACE_STATE_H
+#define DIO_TRACE_STATE_H
+
+#define COMM_LEN 16
+#define STACK_DEPTH 32
+
+enum op_kind {
+	OP_AIO = 1,
+	OP_URING,
+	OP_URING_CMD,
+	OP_SYNC,	/* a driver's read_iter or write_iter, called synchronously */
+	OP_SYSCALL,
+};
+
+enum op_flag {
+	OPF_BYTES = 1 << 0,	/* the result is a count of bytes that were moved */
+	OPF_BIO = 1 << 1,	/* its pages went to the block layer, which dirties before and releases after completion */
+	OPF_LONGTERM = 1 << 2,	/* has FOLL_LONGTERM pins: they may outlive it */
+	OPF_QUEUED = 1 << 3,	/* the driver took it, to complete it later */
+	OPF_ENDED = 1 << 4,	/* complete, or returned */
+	OPF_SHARED = 1 << 5,	/* some releases could be another operation's */
+	OPF_READ = 1 << 6,	/* user asked for a read: memory is written */
+};
+
+struct op {
+	__u64 id;
+	__u64 kiocb;
+	__u64 start_ns;
+	__u64 end_ns;
+	__s64 result;
+	__u32 tgid, tid;
+	__u32 kind;
+	__u32 flags;
+	__u32 syscall;
+	__u32 completions;
+	/* pages */
+	__u32 taken;
+	__u32 taken_write;
+	__u32 live;
+	__u32 dirty;		/* write pins released with the page dirty */
+	__u32 clean;		/* write pins released with the page clean */
+	__u32 late;		/* released after the operation ended */
+	__u32 late_dirty;	/* of those: marked dirty only after it ended */
+	/* stacks, 0 when none: a stack id plus one */
+	__u32 pin_stack;
+	__u32 clean_stack;
+	__u32 late_stack;
+	__u32 end_stack;
+	__u32 reserved;
+	char comm[COMM_LEN];
+};
+
+/* Key: the head page's address. */
+struct folio_state {
+	__u32 live;		/* pins, in pages */
+	__u32 live_write;
+	__u32 foreign;		/* pinned by someone unseen when first met: its count proves nothing */
+	__u32 crowded;		/* more holders than slots */
+	__u64 first_dirty;	/* since the first of the live pins */
+	__u64 last_dirty;
+	__u64 holders[4];	/* operation ids */
+};
+
+struct hold_key {
+	__u64 folio;
+	__u64 op;
+};
+
+/* What one operation holds of one folio. */
+struct hold {
+	__u32 pages;
+	__u32 write;
+	__u64 since;
+};
+
+/* The last operation that a kiocb stood for, kept after it ended. */
+struct kiocb_state {
+	__u64 op;
+	__u32 completions;
+	__u32 kind;
+	__u32 tgid, tid;
+	__u64 when;
+	char comm[COMM_LEN];
+};
+
+/* A thread in the middle of something. */
+struct task_state {
+	__u64 op;		/* operation of the kiocb whose submission runs in this thread */
+	__u64 call;		/* synchronous operation that runs in this thread */
+	__u64 submit_kiocb;
+	__u64 submit_op;
+	__u64 iter_hook;	/* the driver's read_iter or write_iter that is running */
+	__u64 iter_sp;
+	__u64 iter_op;
+	__u64 iter_kiocb;	/* 0 when synchronous */
+	__u64 pin_hook;		/* the pin function that is running */
+	__u64 pin_sp;
+	__u64 pin_pages;
+	__u32 pin_flags;
+	__u32 pin_stack;
+};
+
+enum event_kind {
+	EV_OP = 1,		/* an operation ended, with something worth a look */
+	EV_OVER_UNPIN,
+	EV_DIRTY_READONLY,	/* dirtied, while only pinned for reading memory */
+	EV_COMPLETED_AGAIN,
+	EV_RETURNED_TOO,	/* completed, then a result other than -EIOCBQUEUED returned */
+	EV_SYNC_QUEUED,		/* -EIOCBQUEUED for a kiocb without ki_complete */
+};
+
+struct event {
+	__u32 kind;
+	__u32 pages;
+	__u32 stack;
+	__u32 reserved;
+	__u64 now;
+	__s64 value;
+	struct op op;		/* the operation, as far as known */
+};
+
+struct totals {
+	__u64 operations;
+	__u64 pins_taken;
+	__u64 pins_released;
+	__u64 gets_taken;
+	__u64 queued;
+	__u64 completed;
+	__u64 slowest_ns;	/* from submission to completion */
+	__u64 lost_events;	/* ring or map full */
+	__u64 lost_pages;	/* pages that found no place in the maps */
+	__u64 unattributed;	/* pages released by no known holder */
+	__u64 foreign_released;	/* releases of pins taken before the audit */
+	__u64 crowded;		/* releases that had to guess the holder */
+};
+
+#endif

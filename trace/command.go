@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"dio/trace/audit"
+)
+
+// Run is one audit of a command, of a process, or of everything for a time.
+type Run struct {
+	// Command is started once all is attached, with this process's standard
+	// streams unless it has its own; nil: none.
+	Command *exec.Cmd
+	// PID is an existing process to watch, 0 for none. With neither it nor
+	// Command, everything is watched.
+	PID int
+	// Duration bounds an audit without a command; 0: until ctx is done or PID exits.
+	Duration time.Duration
+	// LostAfter is how long a queued operation may take to complete.
+	LostAfter time.Duration
+	// Notice gets what a person should know while it runs; nil: nobody.
+	Notice func(string)
+}
+
+// drainLimit bounds the wait for operations and pins that workers still
+// finish after the command has exited.
+const drainLimit = 2 * time.Second
+
+// Do runs the audit and returns its evidence. err is the auditor's own;
+// what the command returned is in its ProcessState.
+func (r *Run) Do(ctx context.Context) (audit.Evidence, error) {
+	o := Options{All: r.Command == nil && r.PID == 0}
+	if r.PID != 0 {
+		if Gone(r.PID) {
+			return audit.Evidence{}, fmt.Errorf("audit: there is no process %d", r.PID)
+		}
+		o.Targets = []int{r.PID}
+	}
+	s, err := Start(o)
+	if err != nil {
+		return audit.Evidence{}, err
+	}
+	defer s.Close()
+	if err := r.wait(ctx, s); err != nil {
+		return audit.Evidence{}, err
+	}
+	e, err := s.Evidence()
+	if err != nil {
+		return e, fmt.Errorf("audit: %w", err)
+	}
+	e.LostAfter = r.LostAfter
+	e.Gone = Gone
+	return e, nil
+}
+
+// wait returns when what is watched has come to its end.
+func (r *Run) wait(ctx context.Context, s *Session) error {
+	ended := make(chan error, 1)
+	var deadline <-chan time.Time
+	pid := r.PID
+	if r.Command != nil {
+		if err := r.Command.Start(); err != nil {
+			return fmt.Errorf("audit: start %s: %w", r.Command.Path, err)
+		}
+		pid = r.Command.Process.Pid
+		go func() { ended <- r.Command.Wait() }()
+	}
+	if r.Duration > 0 {
+		deadline = time.After(r.Duration)
+	}
+	tick := time.NewTicker(max(r.LostAfter/4, 100*time.Millisecond))
+	defer tick.Stop()
+	told := false
+	for {
+		select {
+		case <-ended:
+			return r.drain(s)
+		case <-deadline:
+			return nil
+		case <-ctx.Done():
+			if r.Command == nil {
+				return nil
+			}
+			r.Command.Process.Signal(os.Interrupt)
+			ctx = context.Background()
+		case <-tick.C:
+			if r.Command == nil && pid != 0 && Gone(pid) {
+				return r.drain(s)
+			}
+			n, err := s.NoteOverdue(r.LostAfter)
+			if err != nil {
+				return fmt.Errorf("audit: %w", err)
+			}
+			if n > 0 && !told && r.Notice != nil {
+				told = true
+				r.Notice(fmt.Sprintf("%d operation(s) are queued for longer than %s without a completion", n, r.LostAfter))
+			}
+			// A process can't finish its exit while one of its requests is lost.
+			if n > 0 && exiting(pid) {
+				if r.Notice != nil {
+					r.Notice(fmt.Sprintf("process %d is stuck in its exit, waiting for them: the audit ends here", pid))
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// drain waits until nothing is under way: workers may release and complete
+// just after the command has gone. A queued operation gets its full time.
+func (r *Run) drain(s *Session) error {
+	start := time.Now()
+	for step := time.Millisecond; ; step = min(2*step, 50*time.Millisecond) {
+		out, err := s.Outstanding()
+		if err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+		waited := time.Since(start)
+		switch {
+		case out.Pins == 0 && out.InFlight == 0:
+			return nil
+		case waited < drainLimit:
+		case out.InFlight > 0 && out.OldestWait < r.LostAfter && waited < drainLimit+r.LostAfter:
+		default:
+			_, err := s.NoteOverdue(r.LostAfter)
+			return err
+		}
+		time.Sleep(step)
+	}
+}
+
+// exiting says whether the process is in the middle of its exit.
+func exiting(pid int) bool {
+	const pfExiting = 0x4
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, ok := strings.Cut(string(b), ") ")
+	if !ok {
+		return false
+	}
+	var state string
+	var ppid, pgrp, session, tty, tpgid int
+	var flags uint64
+	if _, err := fmt.Sscan(rest, &state, &ppid, &pgrp, &session, &tty, &tpgid, &flags); err != nil {
+		return false
+	}
+	return flags&pfExiting != 0
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"dio/trace/audit"
+
+	"github.com/cilium/ebpf"
+)
+
+func decodeEvent(b []byte) (auditEvent, bool) {
+	var e auditEvent
+	_, err := binary.Decode(b, binary.NativeEndian, &e)
+	return e, err == nil
+}
+
+// Bits of auditOp.Flags; bpf/state.h has the other half.
+const (
+	flagBytes = 1 << iota
+	flagBio
+	flagLongTerm
+	flagQueued
+)
+
+const pinsUnknown = 0xffffffff
+
+// Outstanding is what is still under way.
+type Outstanding struct {
+	Pins       int // folios that are pinned
+	InFlight   int // asynchronous operations that are queued
+	OldestWait time.Duration
+}
+
+// readMap copies a map's live entries in few system calls.
+func readMap[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
+	out := map[K]V{}
+	keys, values := make([]K, 4096), make([]V, 4096)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			out[keys[i]] = values[i]
+		}
+		if err != nil {
+			if isEnd(err) {
+				return out, nil
+			}
+			return out, fmt.Errorf("read map %s: %w", m, err)
+		}
+	}
+}
+
+// Outstanding reads what operations and pins are under way, and notes those
+// that have waited for longer than limit.
+func (s *Session) Outstanding() (Outstanding, error) {
+	var out Outstanding
+	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
+	if err != nil {
+		return out, err
+	}
+	t := now()
+	for _, op := range ops {
+		if o := plainOp(op); o.Kind.Async() && !o.Ended() {
+			out.InFlight++
+			out.OldestWait = max(out.OldestWait, t-o.Start)
+		}
+	}
+	folios, err := readMap[uint64, auditFolioState](s.objs.Maps["folios"])
+	if err != nil {
+		return out, err
+	}
+	for _, f := range folios {
+		if f.Live > 0 {
+			out.Pins++
+		}
+	}
+	return out, nil
+}
+
+// NoteOverdue remembers the operations that have been in flight for longer
+// than limit and than 20 times the slowest that completed, and returns how
+// many there are now. Those that complete later are judged as overdue.
+func (s *Session) NoteOverdue(limit time.Duration) (int, error) {
+	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
+	if err != nil {
+		return 0, err
+	}
+	totals, err := s.totals()
+	if err != nil {
+		return 0, err
+	}
+	limit = max(limit, 20*time.Duration(totals.SlowestNs))
+	t := now()
+	n := 0
+	for id, op := range ops {
+		o := plainOp(op)
+		if o.Kind.Async() && !o.Ended() && o.Queued && t-o.Start > limit {
+			o.PinStack = s.rawStack(op.PinStack)
+			o.End = t
+			s.overdue[id] = o
+			n++
+		}
+	}
+	return n, nil
+}
+
+func (s *Session) totals() (auditTotals, error) {
+	var perCPU []auditTotals
+	var sum auditTotals
+	if err := s.objs.Maps["counts"].Lookup(uint32(0), &perCPU); err != nil {
+		return sum, fmt.Errorf("read the counters: %w", err)
+	}
+	for _, t := range perCPU {
+		sum.Operations += t.Operations
+		sum.PinsTaken += t.PinsTaken
+		sum.PinsReleased += t.PinsReleased
+		sum.GetsTaken += t.GetsTaken
+		sum.Queued += t.Queued
+		sum.Completed += t.Completed
+		sum.SlowestNs = max(sum.SlowestNs, t.SlowestNs)
+		sum.LostEvents += t.LostEvents
+		sum.LostPages += t.LostPages
+		sum.Unattributed += t.Unattributed
+		sum.ForeignReleased += t.ForeignReleased
+		sum.Crowded += t.Crowded
+	}
+	return sum, nil
+}
+
+// Missed counts the calls for which the kernel skipped a program.
+func (s *Session) Missed() uint64 {
+	var n uint64
+	for _, p := range s.objs.Programs {
+		if stats, err := p.Stats(); err == nil {
+			n += stats.RecursionMisses
+		}
+	}
+	for _, l := range s.links {
+		if info, err := l.Info(); err == nil {
+			if k := info.KprobeMulti(); k != nil {
+				n += k.Missed
+			}
+		}
+	}
+	return n
+}
+
+// Evidence reads all that the rules judge. The caller fills in what only it
+// knows: limits and filters.
+func (s *Session) Evidence() (audit.Evidence, error) {
+	// The reader may be behind the programs for a moment.
+	if err := s.reader.Flush(); err != nil {
+		return audit.Evidence{}, fmt.Errorf("read the last events: %w", err)
+	}
+	e := audit.Evidence{Coverage: s.coverage, End: now()}
+	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
+	if err != nil {
+		return e, err
+	}
+	totals, err := s.totals()
+	if err != nil {
+		return e, err
+	}
+	e.Totals = audit.Totals{
+		Operations: totals.Operations + uint64(len(ops)), PinsTaken: totals.PinsTaken, PinsReleased: totals.PinsReleased,
+		GetsTaken: totals.GetsTaken, Queued: totals.Queued, Completed: totals.Completed, Slowest: time.Duration(totals.SlowestNs),
+	}
+	s.mu.Lock()
+	events := slices.Clone(s.events)
+	e.Lost = audit.Lost{Events: totals.LostEvents + s.Missed() + s.bad, UntrackedPages: totals.LostPages}
+	s.mu.Unlock()
+
+	for _, v := range events {
+		e.Events = append(e.Events, audit.Event{
+			Kind: audit.EventKind(v.Kind), Pages: v.Pages, Value: v.Value, Stack: s.rawStack(v.Stack), Op: s.fullOp(v.Op),
+		})
+	}
+	for id, op := range ops {
+		o := s.fullOp(op)
+		if o.Kind.Async() && !o.Ended() {
+			e.Unfinished = append(e.Unfinished, o)
+			delete(s.overdue, id)
+		}
+		if o.Ended() && (o.Late > 0 || o.Clean > 0) {
+			e.Events = append(e.Events, audit.Event{Kind: audit.EventOp, Op: o})
+		}
+	}
+	e.Overdue = slices.Collect(maps.Values(s.overdue))
+	if e.Held, err = s.held(ops); err != nil {
+		return e, err
+	}
+	return e, s.symbolize(&e)
+}
+
+// held sums up, by operation, the pages that are pinned by our account and
+// by the kernel's.
+func (s *Session) held(ops map[uint64]auditOp) ([]audit.Held, error) {
+	folios, err := readMap[uint64, auditFolioState](s.objs.Maps["folios"])
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(folios, func(_ uint64, f auditFolioState) bool { return f.Live == 0 })
+	if len(folios) == 0 {
+		return nil, nil
+	}
+	holds, err := readMap[auditHoldKey, auditHold](s.objs.Maps["holds"])
+	if err != nil {
+		return nil, err
+	}
+	byFolio := map[uint64][]auditHoldKey{}
+	for k := range holds {
+		byFolio[k.Folio] = append(byFolio[k.Folio], k)
+	}
+	byOp := map[uint64]uint32{}
+	for folio, state := range folios {
+		pins, err := s.kernelPins(folio)
+		if err != nil {
+			return nil, err
+		}
+		left := min(state.Live, pins)
+		keys := byFolio[folio]
+		slices.SortFunc(keys, func(a, b auditHoldKey) int { return int(int64(a.Op - b.Op)) })
+		for _, k := range keys {
+			n := min(left, holds[k].Pages)
+			byOp[k.Op] += n
+			left -= n
+		}
+		byOp[0] += left // by no known operation
+	}
+	var out []audit.Held
+	for _, id := range slices.Sorted(maps.Keys(byOp)) {
+		if byOp[id] > 0 {
+			out = append(out, audit.Held{Pages: byOp[id], Op: s.fullOp(ops[id])})
+		}
+	}
+	return out, nil
+}
+
+// kernelPins asks the kernel's own count of a folio's pins.
+func (s *Session) kernelPins(folio uint64) (uint32, error) {
+	ret, err := s.objs.Programs["count_pins"].Run(&ebpf.RunOptions{Context: []uint64{folio}})
+	if err != nil {
+		return 0, fmt.Errorf("ask for a page's pins: %w", err)
+	}
+	return ret, nil
+}
+
+func plainOp(op auditOp) audit.Op {
+	return audit.Op{
+		ID: op.Id, Kind: audit.Kind(op.Kind), PID: int(op.Tgid), TID: int(op.Tid), Comm: comm(op.Comm),
+		Start: time.Duration(op.StartNs), End: time.Duration(op.EndNs), Result: op.Result,
+		Bytes: op.Flags&flagBytes != 0, BlockLayer: op.Flags&flagBio != 0, LongTerm: op.Flags&flagLongTerm != 0,
+		Queued: op.Flags&flagQueued != 0, Completions: op.Completions,
+		Taken: op.Taken, TakenWrite: op.TakenWrite, Live: op.Live, Dirty: op.Dirty, Clean: op.Clean,
+		Late: op.Late, LateDirty: op.LateDirty,
+	}
+}
+
+func (s *Session) fullOp(op auditOp) audit.Op {
+	o := plainOp(op)
+	o.PinStack, o.CleanStack = s.rawStack(op.PinStack), s.rawStack(op.CleanStack)
+	o.LateStack, o.EndStack = s.rawStack(op.LateStack), s.rawStack(op.EndStack)
+	return o
+}
+
+func comm(c [16]int8) string {
+	b := make([]byte, 0, len(c))
+	for _, x := range c {
+		b = append(b, byte(x))
+	}
+	name, _, _ := bytes.Cut(b, []byte{0})
+	return string(name)
+}
+
+// rawStack reads a stack by the programs' number for it (0: none). Addresses
+// stand in Offset until symbolize names them.
+func (s *Session) rawStack(id uint32) audit.Stack {
+	if id == 0 {
+		return nil
+	}
+	var pcs [32]uint64
+	if err := s.objs.Maps["stacks"].Lookup(id-1, &pcs); err != nil {
+		return nil
+	}
+	var out audit.Stack
+	for _, pc := range pcs {
+		if pc == 0 {
+			break
+		}
+		out = append(out, audit.Frame{Offset: pc})
+	}
+	return out
+}
+
+// Gone says whether a process has exited: a zombie has.
+func Gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, ok := strings.Cut(string(b), ") ")
+	return ok && (rest[0] == 'Z' || rest[0] == 'X')
+}
+
+// isEnd says that a batch was the map's last.
+func isEnd(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import "dio/trace/audit"
+
+// A cookie tells the shared programs which function fired; bpf/audit.bpf.c
+// has the other half of this.
+const (
+	kindPin uint64 = iota + 1
+	kindAIO
+	kindURing
+	kindURingCmd
+	kindIter
+	kindSplice
+	kindDirtyFolio
+	kindDirtyPage
+	kindReleaseRange
+	kindReleaseFolio
+	kindReleaseFolios
+	kindBioPages
+
+	cookieGet      = 1 << 16
+	cookieLongTerm = 1 << 17
+)
+
+// pin says at which arguments a pin function has its page array and its flags.
+func pin(pages, flags uint64) uint64 { return kindPin | pages<<8 | flags<<12 }
+
+// taskHook is a function that only tasks call: all of them share two
+// programs, for entry and return.
+type taskHook struct {
+	names  []string // the first that the kernel has
+	cookie uint64
+	enter  bool
+	exit   bool
+	rules  []string
+	// from and until name the kernels that have it: "" is all. One that is
+	// absent where it never was is no gap.
+	optional bool
+}
+
+var (
+	pinRules      = []string{audit.RulePinLeak, audit.RuleOverUnpin, audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleEarlyComplete}
+	dirtyRules    = []string{audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleEarlyComplete}
+	completeRules = []string{audit.RuleEarlyComplete, audit.RuleDoubleComplete, audit.RuleLostComplete}
+)
+
+var taskHooks = []taskHook{
+	{names: []string{"pin_user_pages"}, cookie: pin(3, 2), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_fast"}, cookie: pin(3, 2), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_remote"}, cookie: pin(4, 3), enter: true, exit: true, rules: pinRules},
+	{names: []string{"memfd_pin_folios"}, cookie: pin(3, 0) | cookieLongTerm, enter: true, exit: true, rules: pinRules, optional: true},
+	{names: []string{"get_user_pages_fast"}, cookie: pin(3, 2) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
+	{names: []string{"aio_read"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
+	{names: []string{"aio_write"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
+	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
+	{names: []string{"io_write"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
+	{names: []string{"io_uring_cmd"}, cookie: kindURingCmd, enter: true, exit: true, rules: completeRules, optional: true},
+	{names: []string{"copy_splice_read"}, cookie: kindSplice, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
+	{names: []string{"folio_mark_dirty", "set_page_dirty"}, cookie: kindDirtyFolio, enter: true, rules: dirtyRules},
+	{names: []string{"set_page_dirty_lock"}, cookie: kindDirtyPage, enter: true, rules: dirtyRules},
+	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
+	{names: []string{"unpin_folio"}, cookie: kindReleaseFolio, enter: true, rules: pinRules, optional: true},
+	{names: []string{"unpin_folios"}, cookie: kindReleaseFolios, enter: true, rules: pinRules, optional: true},
+	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
+}
+
+// irqHook is a function that interrupts call too: each has a program of its
+// own, which an interrupt over another one doesn't keep from running.
+type irqHook struct {
+	program  string
+	names    []string
+	rules    []string
+	optional bool
+}
+
+var irqHooks = []irqHook{
+	{program: "on_aio_complete", names: []string{"aio_complete_rw"}, rules: completeRules},
+	{program: "on_uring_complete", names: []string{"io_complete_rw"}, rules: completeRules},
+	{program: "on_uring_complete_poll", names: []string{"io_complete_rw_iopoll"}, rules: completeRules},
+	{program: "on_uring_cmd_done", names: []string{"io_uring_cmd_done", "__io_uring_cmd_done"}, rules: completeRules, optional: true},
+	{program: "on_unpin_page", names: []string{"unpin_user_page"}, rules: pinRules},
+	{program: "on_unpin_pages", names: []string{"unpin_user_pages"}, rules: pinRules},
+	{program: "on_unpin_pages_dirty", names: []string{"unpin_user_pages_dirty_lock"}, rules: pinRules},
+	{program: "on_unpin_folio", names: []string{"unpin_user_folio"}, rules: pinRules, optional: true},
+	{program: "on_bio_release", names: []string{"__bio_release_pages", "bio_release_pages"}, rules: []string{audit.RuleEarlyComplete}},
+}
+
+// tracepoints are raw tracepoints, the same on every kernel.
+var tracepoints = []struct {
+	program, name string
+	rules         []string
+}{
+	{"on_sys_exit", "sys_exit", pinRules},
+	{"on_fork", "sched_process_fork", pinRules},
+	{"on_exit", "sched_process_exit", nil},
+}

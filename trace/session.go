@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+// Package trace watches, with eBPF, what drivers do with the pages and
+// requests they are given. It needs no driver of its own and knows none: it
+// hooks the core kernel's functions.
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"dio/trace/audit"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+// Options say what to watch.
+type Options struct {
+	// All watches every process; else only those of Targets and their descendants.
+	All bool
+	// Targets are thread groups to watch from the start. With neither All nor
+	// Targets, the children that this process starts are watched.
+	Targets []int
+}
+
+// Session is a running audit. Close it; Evidence can be asked for before.
+type Session struct {
+	objs     *ebpf.Collection
+	links    []link.Link
+	reader   *ringbuf.Reader
+	coverage audit.Coverage
+	done     sync.WaitGroup
+
+	mu     sync.Mutex
+	events []auditEvent
+	bad    uint64 // ring records that made no sense
+
+	overdue map[uint64]audit.Op
+}
+
+// Start loads and attaches the programs. What the kernel lacks is in the
+// evidence's coverage; an error means that nothing can be audited here.
+func Start(o Options) (*Session, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit ...")
+	}
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("audit: the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: %w: "+
+			"boot a kernel built with CONFIG_DEBUG_INFO_BTF, such as the distribution's", err)
+	}
+	spec, err := loadAudit()
+	if err != nil {
+		return nil, fmt.Errorf("audit: read the programs: %w", err)
+	}
+	s := &Session{overdue: map[uint64]audit.Op{}}
+	if err := s.load(spec, kernel, o); err != nil {
+		s.Close()
+		return nil, explainLoad(err)
+	}
+	if err := s.attach(kernel); err != nil {
+		s.Close()
+		return nil, explainLoad(err)
+	}
+	s.done.Add(1)
+	go s.read()
+	return s, nil
+}
+
+// explainLoad adds what a person can do about the usual refusals.
+func explainLoad(err error) error {
+	var hint string
+	switch {
+	case errors.Is(err, unix.EPERM) && lockedDown():
+		hint = "the kernel is locked down (Secure Boot) and refuses to let programs read kernel memory: boot without lockdown, or audit in a VM"
+	case errors.Is(err, unix.EPERM):
+		hint = "the system refuses eBPF: a container needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; a VM always works: dioctl vm run"
+	case errors.Is(err, ebpf.ErrNotSupported):
+		hint = "this kernel is too old for the auditor: 5.10 or newer is needed"
+	default:
+		return fmt.Errorf("audit: %w", err)
+	}
+	return fmt.Errorf("audit: %w: %s", err, hint)
+}
+
+func lockedDown() bool {
+	b, err := os.ReadFile("/sys/kernel/security/lockdown")
+	return err == nil && !slices.Contains([]string{"", "[none] integrity confidentiality\n"}, string(b))
+}
+
+// has says whether the kernel has the function, by its type information.
+func has(kernel *btf.Spec, name string) bool {
+	var f *btf.Func
+	return kernel.TypeByName(name, &f) == nil
+}
+
+func firstOf(kernel *btf.Spec, names []string) string {
+	for _, n := range names {
+		if has(kernel, n) {
+			return n
+		}
+	}
+	return ""
+}
+
+func (s *Session) missing(hook, reason string, rules []string, essential bool) {
+	s.coverage.Missing = append(s.coverage.Missing,
+		audit.Missing{Hook: hook, Reason: reason, Rules: rules, Essential: essential})
+}
+
+func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) error {
+	for _, h := range irqHooks {
+		name := firstOf(kernel, h.names)
+		if name == "" {
+			delete(spec.Programs, h.program)
+			s.missing(h.names[0], "this kernel has no such function", h.rules, !h.optional)
+			continue
+		}
+		spec.Programs[h.program].AttachTo = name
+	}
+	for _, name := range []string{"on_enter", "on_return"} {
+		spec.Programs[name].AttachType = ebpf.AttachTraceKprobeMulti
+	}
+	settings := map[string]uint32{"self_tgid": uint32(os.Getpid())}
+	if o.All {
+		settings["audit_all"] = 1
+	}
+	for name, value := range settings {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	objs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{KernelTypes: kernel},
+	})
+	if err != nil {
+		return fmt.Errorf("load the programs: %w", err)
+	}
+	s.objs = objs
+	targets := o.Targets
+	if len(targets) == 0 && !o.All {
+		targets = []int{os.Getpid()}
+	}
+	for _, pid := range targets {
+		if err := objs.Maps["targets"].Put(uint32(pid), uint32(1)); err != nil {
+			return fmt.Errorf("watch process %d: %w", pid, err)
+		}
+	}
+	s.reader, err = ringbuf.NewReader(objs.Maps["events"])
+	if err != nil {
+		return fmt.Errorf("open the ring of events: %w", err)
+	}
+	return nil
+}
+
+// attach puts completions and releases first: what is taken before its
+// release can be seen would look leaked.
+func (s *Session) attach(kernel *btf.Spec) error {
+	for _, h := range irqHooks {
+		p := s.objs.Programs[h.program]
+		if p == nil {
+			continue
+		}
+		name := firstOf(kernel, h.names)
+		l, err := link.AttachTracing(link.TracingOptions{Program: p})
+		if err != nil {
+			s.missing(name, err.Error(), h.rules, true)
+			continue
+		}
+		s.links = append(s.links, l)
+		s.coverage.Attached = append(s.coverage.Attached, name)
+	}
+	for _, t := range tracepoints {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.name, Program: s.objs.Programs[t.program]})
+		if err != nil {
+			return fmt.Errorf("attach to tracepoint %s: %w", t.name, err)
+		}
+		s.links = append(s.links, l)
+		s.coverage.Attached = append(s.coverage.Attached, t.name)
+	}
+	var all []hook
+	for _, h := range taskHooks {
+		name := firstOf(kernel, h.names)
+		if name == "" {
+			s.missing(h.names[0], "this kernel has no such function", h.rules, !h.optional)
+			continue
+		}
+		all = append(all, hook{name, h.cookie, h.enter, h.exit, h.rules})
+	}
+	s.attachHooks(all)
+	mods, err := moduleIters(kernel)
+	if err != nil {
+		s.missing("read_iter and write_iter of modules", err.Error(), []string{audit.RuleSyncAsAsync}, false)
+	}
+	s.attachHooks(mods)
+	return nil
+}
+
+// hook is one function for the shared programs.
+type hook struct {
+	name        string
+	cookie      uint64
+	enter, exit bool
+	rules       []string
+}
+
+// attachHooks attaches returns before entries, all at once; if the kernel
+// refuses one of them, each for itself, so that it is known which.
+func (s *Session) attachHooks(hooks []hook) {
+	if len(hooks) == 0 {
+		return
+	}
+	if err := s.attachMulti(hooks); err == nil {
+		for _, h := range hooks {
+			s.coverage.Attached = append(s.coverage.Attached, h.name)
+		}
+		return
+	} else if len(hooks) == 1 {
+		s.missing(hooks[0].name, err.Error(), hooks[0].rules, hooks[0].cookie&0xff != kindIter)
+		return
+	}
+	s.attachHooks(hooks[:len(hooks)/2])
+	s.attachHooks(hooks[len(hooks)/2:])
+}
+
+func (s *Session) attachMulti(hooks []hook) error {
+	var enter, exit link.KprobeMultiOptions
+	for _, h := range hooks {
+		if h.enter {
+			enter.Symbols = append(enter.Symbols, h.name)
+			enter.Cookies = append(enter.Cookies, h.cookie)
+		}
+		if h.exit {
+			exit.Symbols = append(exit.Symbols, h.name)
+			exit.Cookies = append(exit.Cookies, h.cookie)
+		}
+	}
+	var links []link.Link
+	if len(exit.Symbols) > 0 {
+		l, err := link.KretprobeMulti(s.objs.Programs["on_return"], exit)
+		if err != nil {
+			return fmt.Errorf("attach to returns: %w", err)
+		}
+		links = append(links, l)
+	}
+	if len(enter.Symbols) > 0 {
+		l, err := link.KprobeMulti(s.objs.Programs["on_enter"], enter)
+		if err != nil {
+			for _, l := range links {
+				l.Close()
+			}
+			return fmt.Errorf("attach to entries: %w", err)
+		}
+		links = append(links, l)
+	}
+	s.links = append(s.links, links...)
+	return nil
+}
+
+// read collects events until the ring is closed.
+func (s *Session) read() {
+	defer s.done.Done()
+	for {
+		record, err := s.reader.Read()
+		if err != nil {
+			return
+		}
+		event, ok := decodeEvent(record.RawSample)
+		s.mu.Lock()
+		if ok {
+			s.events = append(s.events, event)
+		} else {
+			s.bad++
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Close detaches everything. The order matters for modules: a driver can
+// only be unloaded when links and programs are gone.
+func (s *Session) Close() error {
+	for _, l := range s.links {
+		l.Close()
+	}
+	s.links = nil
+	if s.reader != nil {
+		s.reader.Close()
+		s.done.Wait()
+	}
+	if s.objs != nil {
+		s.objs.Close()
+		s.objs = nil
+	}
+	return nil
+}
+
+// now is the clock of the programs: bpf_ktime_get_ns.
+func now() time.Duration {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return time.Duration(ts.Nano())
+}
