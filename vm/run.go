@@ -67,7 +67,7 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 		failed.Tail = tail(string(log), 40)
 		failed.Console = keep
 		if text := panicLine(string(log)); text != "" {
-			failed.What = "the guest's kernel gave up: " + text
+			failed.What, failed.Err = "the guest's kernel gave up: "+text, nil
 		}
 	} else if spec.Console == "" {
 		os.Remove(keep)

@@ -193,7 +193,7 @@ func vmVerdict(c *cli.Context, res vm.Result, err error) error {
 	}
 	switch {
 	case c.Bool("strict") && len(res.Complaints) > 0:
-		return withStatus(exitVM, fmt.Errorf("vm: the guest's kernel complained %d times (the command's own status was %d)", len(res.Complaints), res.Status))
+		return withStatus(exitVM, fmt.Errorf("vm: complaints of the guest's kernel: %d (the command's own status: %d)", len(res.Complaints), res.Status))
 	case res.Status != 0:
 		return withStatus(res.Status, nil)
 	case len(res.OutErrors) > 0:

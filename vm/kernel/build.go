@@ -46,7 +46,8 @@ func Build(ctx context.Context, img *Image, dir string, o BuildOptions, p Progre
 	if err != nil {
 		row = Row{Name: img.Name, BTF: BTFImage} // by path: as it comes
 	}
-	if err := prepareBTF(ctx, img, row, p); err != nil {
+	btf, err := prepareBTF(ctx, img, row, p)
+	if err != nil {
 		return nil, err
 	}
 	env, err := environmentFor(ctx, row, o.Clang, p)
@@ -54,7 +55,7 @@ func Build(ctx context.Context, img *Image, dir string, o BuildOptions, p Progre
 		return nil, err
 	}
 	args := []string{"-C", img.Headers, "M=" + dir, "-j" + strconv.Itoa(runtime.NumCPU())}
-	args = append(args, env.vars...)
+	args = append(append(args, env.vars...), btf...)
 	args = append(args, o.Make...)
 	if !anyTarget(o.Make) {
 		args = append(args, "modules")
@@ -68,7 +69,13 @@ func Build(ctx context.Context, img *Image, dir string, o BuildOptions, p Progre
 		}
 		return nil, fmt.Errorf("build %s for %s: make: %w", dir, img.Release, err)
 	}
-	return filepath.Glob(filepath.Join(dir, "*.ko"))
+	modules, err := filepath.Glob(filepath.Join(dir, "*.ko"))
+	for _, m := range modules {
+		if len(btf) > 0 && hasSection(m, ".BTF_ids") {
+			return modules, fmt.Errorf("%s has kfunc tables, and the headers of %s lack resolve_btfids, which fills them in", m, img.Release)
+		}
+	}
+	return modules, err
 }
 
 // anyTarget tells whether args hold something else than options and
@@ -115,7 +122,8 @@ func environmentFor(ctx context.Context, row Row, clang bool, p Progress) (*envi
 		// with the package gcc alone.
 		return &environment{vars: []string{"CC=" + exact}}, need("make")
 	}
-	if v := gccMajor(ctx); v >= row.Compiler {
+	// A newer one is good as far as it is proven.
+	if v := gccMajor(ctx); v >= row.Compiler && v <= rootCompiler[row.Root] {
 		return &environment{vars: []string{"CC=gcc"}}, need("make")
 	}
 	return chrootEnvironment(ctx, row, p)

@@ -85,11 +85,16 @@ func Update(ctx context.Context, name, headers string, p Progress) (*Image, erro
 	return Fetch(ctx, h, row, p)
 }
 
+// layout changes with what layOut makes of the packages: what an older dio
+// left in the cache is fetched anew.
+const layout = 1
+
 // metaFile describes a fetched kernel, beside its tree.
 const metaFile = "kernel.json"
 
 // meta is what metaFile holds; paths are relative to its folder.
 type meta struct {
+	Layout  int    `json:"layout"`
 	Release string `json:"release"`
 	Vmlinuz string `json:"vmlinuz"`
 	Modules string `json:"modules"`
@@ -113,6 +118,9 @@ func Fetched(name string) (*Image, error) {
 	var m meta
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%s/%s: %w: remove the folder to fetch it anew", dir, metaFile, err)
+	}
+	if m.Layout != layout {
+		return nil, fs.ErrNotExist
 	}
 	at := func(rel string) string {
 		if rel == "" {
@@ -256,8 +264,15 @@ func (a *apt) newest(ctx context.Context, row Row) (*found, error) {
 		return nil, err
 	}
 	if row.Distro == "ubuntu" {
-		if m := "linux-modules-" + release; !contains(pkgs, m) {
-			pkgs = append(pkgs, m)
+		// Block devices and the like are in the extra ones.
+		modules, err := a.names(ctx, "linux-modules-")
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range []string{"linux-modules-" + release, "linux-modules-extra-" + release} {
+			if modules[m] && !contains(pkgs, m) {
+				pkgs = append(pkgs, m)
+			}
 		}
 	}
 	// Headers may name either image; one is enough.
@@ -273,18 +288,28 @@ func (a *apt) metaRelease(ctx context.Context, row Row) (string, error) {
 		return "", nil
 	}
 	known, err := a.names(ctx, "linux-headers-")
-	if err != nil || !known["linux-headers-"+row.Meta] {
-		return "", err
-	}
-	st, err := a.stanza(ctx, "linux-headers-"+row.Meta)
 	if err != nil {
 		return "", err
 	}
-	for _, alts := range depends(st["Depends"]) {
-		for _, n := range alts {
-			rel, ok := strings.CutPrefix(n, "linux-headers-")
-			if ok && strings.HasPrefix(rel, row.Series) && strings.HasSuffix(rel, row.Flavour) {
-				return rel, nil
+	// A metapackage may lead to another.
+	for pkg, hops := "linux-headers-"+row.Meta, 0; known[pkg] && hops < 4; hops++ {
+		st, err := a.stanza(ctx, pkg)
+		if err != nil {
+			return "", err
+		}
+		pkg = ""
+		for _, alts := range depends(st["Depends"]) {
+			for _, n := range alts {
+				rel, ok := strings.CutPrefix(n, "linux-headers-")
+				if !ok {
+					continue
+				}
+				if strings.HasPrefix(rel, row.Series) && strings.HasSuffix(rel, row.Flavour) {
+					return rel, nil
+				}
+				if pkg == "" {
+					pkg = n
+				}
 			}
 		}
 	}
@@ -423,7 +448,7 @@ func (f *found) install(ctx context.Context, dir string, p Progress) error {
 // layOut finds the parts of an unpacked kernel and makes its headers usable
 // where they lie, whatever that path will be.
 func layOut(tree, release string) (*meta, error) {
-	m := &meta{Release: release}
+	m := &meta{Layout: layout, Release: release}
 	first := func(candidates ...string) string {
 		for _, c := range candidates {
 			if _, err := os.Stat(filepath.Join(tree, c)); err == nil {
@@ -466,7 +491,9 @@ func relocate(tree, headers string) error {
 		here := "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))" + rel
 		text := string(b)
 		for _, abs := range []string{"/usr/src/", "/usr/lib/"} {
-			text = strings.ReplaceAll(text, " "+abs, " "+here+abs)
+			text = strings.ReplaceAll(text, "include "+abs, "include "+here+abs)
+			// Expanded at once: later the last makefile is another one.
+			text = strings.ReplaceAll(text, "KBUILD_OUTPUT="+abs, "KBUILD_OUTPUT:="+here+abs)
 		}
 		if text != string(b) {
 			if err := os.WriteFile(p, []byte(text), fi.Mode().Perm()); err != nil {
