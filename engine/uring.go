@@ -116,13 +116,22 @@ func (q *uringQueue) registerBuffers() error {
 	return nil
 }
 
-// tryPoll makes an operation of zero bytes: a file that can't be polled
-// refuses it, no other harm comes of it.
+// tryPoll makes an operation of zero bytes, which a file that can't be polled
+// refuses. A file system has iopoll whatever the disk below it can do: there
+// only a real read tells.
 func (q *uringQueue) tryPoll() error {
-	var nothing [1]byte // not touched: the length is 0
-	op := &Op{Kind: Read, Buf: nothing[:0]}
+	op := &Op{Kind: Read}
 	if !q.f.Read {
 		op.Kind = Write
+	}
+	unit := max(q.f.MemAlign, q.f.OffsetAlign)
+	if q.f.Read && q.f.Kind != DioDevice && q.f.Size >= int64(unit) {
+		pool, err := NewPool(PoolOptions{Count: 1, Size: unit})
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		op.Buf = pool.all[0].Data
 	}
 	if _, err := q.Submit([]*Op{op}); err != nil {
 		return err
@@ -132,7 +141,7 @@ func (q *uringQueue) tryPoll() error {
 	}
 	switch {
 	case errors.Is(op.Err, unix.EOPNOTSUPP):
-		return q.f.unavailable(q.name, op.Err, "its driver or file system can't be polled (no iopoll)")
+		return q.f.unavailable(q.name, op.Err, "its driver, file system or disk can't be polled")
 	case op.Err != nil:
 		return q.f.unavailable(q.name, op.Err, "a polled operation fails: %v", op.Err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // newApp registers the subcommands; each lives in a file of its own name.
 func newApp(stdout, stderr io.Writer) *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:      "dioctl",
 		Usage:     "direct and asynchronous I/O, driven, seen and audited",
 		Writer:    stdout,
@@ -21,8 +21,19 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		UseShortOptionHandling: true,
 		EnableBashCompletion:   true,
 		Commands: []*cli.Command{
+			infoCommand(),
+			configCommand(),
+			statsCommand(),
+			readCommand(),
+			writeCommand(),
+			copyCommand(),
+			faultCommand(),
 			auditCommand(),
 			vmCommand(),
 		},
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return badUsage("dioctl", err) },
 	}
+	app.Action = groupAction("dioctl", app.Commands)
+	refuseBadUsage(app.Commands, "dioctl")
+	return app
 }

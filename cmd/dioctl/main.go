@@ -26,8 +26,10 @@ func main() {
 func realMain(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	// The first signal asks for an orderly end, a second one has its usual effect.
+	context.AfterFunc(ctx, stop)
 	if err := newApp(os.Stdout, os.Stderr).RunContext(ctx, args); err != nil {
-		if msg := err.Error(); msg != "" {
+		if msg := describe(err); msg != "" {
 			fmt.Fprintf(os.Stderr, "dioctl: %s\n", msg)
 		}
 		return exitStatus(err)
