@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The character device: its class, its number, opening and seeking.
+ */
+#include <linux/cdev.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "dio.h"
+
+static dev_t dio_devt;
+static struct class *dio_class;
+
+static int dio_open(struct inode *inode, struct file *file)
+{
+	struct dio_dev *dev = container_of(inode->i_cdev, struct dio_dev, cdev);
+	struct dio_file *f;
+
+	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
+	if (!f)
+		return -ENOMEM;
+
+	f->dev = dev;
+	mutex_init(&f->splice_lock);
+	file->private_data = f;
+	/* dio_enter() and dio_request_submit() give EAGAIN instead of waiting. */
+	file->f_mode |= FMODE_NOWAIT;
+	dio_allow_odirect(dev, file);
+	return 0;
+}
+
+static int dio_release(struct inode *inode, struct file *file)
+{
+	struct dio_file *f = file->private_data;
+
+	/* Each waiting request's kiocb holds the file. */
+	WARN_ON_ONCE(atomic_read(&f->in_flight));
+	kfree(f);
+	return 0;
+}
+
+static loff_t dio_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct dio_file *f = file->private_data;
+
+	switch (whence) {
+	case SEEK_SET:
+	case SEEK_CUR:
+	case SEEK_END:
+		return fixed_size_llseek(file, offset, whence,
+					 dio_capacity(f->dev));
+	default:
+		return -EINVAL;
+	}
+}
+
+const struct file_operations dio_fops = {
+	.owner		= THIS_MODULE,
+	DIO_FOP_FLAGS
+	.open		= dio_open,
+	.release	= dio_release,
+	.llseek		= dio_llseek,
+	.read_iter	= dio_read_iter,
+	.write_iter	= dio_write_iter,
+	.iopoll		= dio_iopoll,
+	.fsync		= dio_fsync,
+	.mmap		= dio_mmap,
+	.splice_read	= dio_splice_read,
+	.splice_write	= iter_file_splice_write,
+	.unlocked_ioctl	= dio_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+};
+
+/* The struct is dio_dev_destroy()'s to free: no file is open by then. */
+static void dio_device_release(struct device *device)
+{
+}
+
+int dio_chrdev_init(void)
+{
+	int ret;
+
+	ret = alloc_chrdev_region(&dio_devt, 0, 1, DIO_NAME);
+	if (ret)
+		return ret;
+
+	dio_class = dio_class_create(DIO_NAME);
+	if (IS_ERR(dio_class)) {
+		unregister_chrdev_region(dio_devt, 1);
+		return PTR_ERR(dio_class);
+	}
+	return 0;
+}
+
+void dio_chrdev_exit(void)
+{
+	class_destroy(dio_class);
+	unregister_chrdev_region(dio_devt, 1);
+}
+
+int dio_chrdev_add(struct dio_dev *dev)
+{
+	int ret;
+
+	ret = dio_own_mapping_init(dev);
+	if (ret)
+		return ret;
+
+	device_initialize(&dev->dev);
+	dev->dev.class = dio_class;
+	dev->dev.devt = dio_devt;
+	dev->dev.release = dio_device_release;
+	ret = dev_set_name(&dev->dev, DIO_NAME "%d", MINOR(dio_devt));
+	if (ret)
+		goto fail;
+
+	cdev_init(&dev->cdev, &dio_fops);
+	dev->cdev.owner = THIS_MODULE;
+	ret = cdev_device_add(&dev->cdev, &dev->dev);
+	if (ret)
+		goto fail;
+	return 0;
+
+fail:
+	put_device(&dev->dev);
+	dio_own_mapping_exit(dev);
+	return ret;
+}
+
+void dio_chrdev_del(struct dio_dev *dev)
+{
+	cdev_device_del(&dev->cdev, &dev->dev);
+	put_device(&dev->dev);
+	dio_own_mapping_exit(dev);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Bends older kernels (5.10 and up) to the newest one's API. Included in front
+ * of every file by Kbuild; no other file looks at the kernel's version. Beside
+ * each check stands the release that changed.
+ */
+#ifndef _DIO_COMPAT_H
+#define _DIO_COMPAT_H
+
+#include <linux/version.h>
+#include <linux/types.h>
+#include <linux/device.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/hrtimer.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/splice.h>
+#include <linux/uio.h>
+
+#ifndef CONFIG_64BIT
+#error "dio counts bytes in per-CPU u64s: a 64-bit kernel is needed"
+#endif
+
+/* 5.11: kmap_local_page() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+#define kmap_local_page(page)	kmap_atomic(page)
+#define kunmap_local(addr)	kunmap_atomic(addr)
+#endif
+
+/*
+ * 5.11 ("mm: allow mapping accounted kernel pages to userspace"): before, the
+ * mark of a charged page shared its word with the map count.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+#define DIO_GFP_STORE	GFP_HIGHUSER
+#else
+#define DIO_GFP_STORE	(GFP_HIGHUSER | __GFP_ACCOUNT)
+#endif
+
+/* 5.16: folios */
+static inline bool dio_page_has_owner(struct page *page)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+	return PageAnon(page) || page_mapping(page);
+#else
+	return folio_test_anon(page_folio(page)) || folio_mapping(page_folio(page));
+#endif
+}
+
+/* 5.16: ->ki_complete() lost its second result */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+#define dio_ki_complete(iocb, ret)	((iocb)->ki_complete(iocb, ret, 0))
+#else
+#define dio_ki_complete(iocb, ret)	((iocb)->ki_complete(iocb, ret))
+#endif
+
+/* 5.16: ->iopoll() takes a batch and flags instead of "spin" */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+#define DIO_IOPOLL_ARGS		struct kiocb *iocb, bool spin
+#else
+#define DIO_IOPOLL_ARGS		struct kiocb *iocb, struct io_comp_batch *batch, \
+				unsigned int flags
+#endif
+
+/* 6.0: ITER_UBUF */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
+static inline bool iter_is_ubuf(const struct iov_iter *i)
+{
+	return false;
+}
+
+static inline bool user_backed_iter(const struct iov_iter *i)
+{
+	return iter_is_iovec(i);
+}
+#endif
+
+/*
+ * 6.0: FMODE_CAN_ODIRECT. Before, open(2) looked for a direct_IO method in the
+ * file's mapping.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
+#define dio_allow_odirect(dev, file)	((file)->f_mode |= FMODE_CAN_ODIRECT)
+#define dio_own_mapping_init(dev)	0
+#define dio_own_mapping_exit(dev)	do { } while (0)
+#endif
+
+/* 6.3: iov_iter_extract_pages(), ITER_DEST and ITER_SOURCE */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#ifndef ITER_DEST
+#define ITER_DEST	READ
+#define ITER_SOURCE	WRITE
+#endif
+#endif
+
+/* 6.4: iter_iov() and friends */
+static inline void __user *dio_iter_addr(const struct iov_iter *i)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	if (iter_is_ubuf(i))
+		return i->ubuf + i->iov_offset;
+	return iter_iov_addr(i);
+#else
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
+	if (iter_is_ubuf(i))
+		return i->ubuf + i->iov_offset;
+#endif
+	return i->iov->iov_base + i->iov_offset;
+#endif
+}
+
+/* 6.4: class_create() lost its owner */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define dio_class_create(name)	class_create(THIS_MODULE, name)
+#else
+#define dio_class_create(name)	class_create(name)
+#endif
+
+/* 6.4: import_ubuf() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+static inline int dio_import_user(int rw, void __user *buf, size_t len,
+				  struct iovec *iov, struct iov_iter *i)
+{
+	return import_single_range(rw, buf, len, iov, i);
+}
+#else
+static inline int dio_import_user(int rw, void __user *buf, size_t len,
+				  struct iovec *iov, struct iov_iter *i)
+{
+	return import_ubuf(rw, buf, len, i);
+}
+#endif
+
+/* 6.5: copy_splice_read() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define copy_splice_read	generic_file_splice_read
+#endif
+
+/* 6.10: __assign_str() lost its source; fop_flags; 6.14: FOP_DONTCACHE */
+#ifdef FOP_DONTCACHE
+#define DIO_FOP_FLAGS		.fop_flags = FOP_DONTCACHE,
+#else
+#define DIO_FOP_FLAGS
+#endif
+
+/* 6.13: hrtimer_setup(), and hrtimer_init() went later */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+static inline void dio_hrtimer_setup(struct hrtimer *timer,
+				     enum hrtimer_restart (*fn)(struct hrtimer *),
+				     clockid_t clock, enum hrtimer_mode mode)
+{
+	hrtimer_init(timer, clock, mode);
+	timer->function = fn;
+}
+#else
+#define dio_hrtimer_setup	hrtimer_setup
+#endif
+
+#endif /* _DIO_COMPAT_H */

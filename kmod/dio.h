@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dio: what the files of the driver share.
+ *
+ * Objects and who keeps them
+ * --------------------------
+ * struct dio_dev       The device. Lives from module load to unload; an open
+ *                      file, and so each kiocb and each mapping, keeps the
+ *                      module, hence the device.
+ * struct dio_file      An open file. Freed in ->release().
+ * struct dio_io        What one request holds: the caller's pages and where its
+ *                      bytes go. On the caller's stack for a request that is
+ *                      served at once; else inside a struct dio_request.
+ * struct dio_request   A request that waits: on a timer, in a worker's list, or
+ *                      for its poller. From a slab; reference counted, for a
+ *                      killed caller leaves while the queue still has it.
+ * struct dio_settings  The configuration in force. Never changed in place:
+ *                      replaced as a whole, under RCU. A request copies what it
+ *                      needs when it begins and so finishes as it was begun.
+ * a store page         Allocated when first written or mapped; goes when the
+ *                      capacity shrinks below it, or with the device. Shrinking
+ *                      needs a device that is idle and not mapped (dio_enter(),
+ *                      dio_leave()), so between these two a page found in the
+ *                      store stays there and needs no reference.
+ *
+ * Life of a waiting request: one state word, one owner per state
+ * ---------------------------------------------------------------
+ *   QUEUED     the queue owns it: timer, worker's list or poller. Who takes it
+ *              from here wins, by one cmpxchg of the state:
+ *   MOVING     the finisher (worker, timer or poller) owns it: moves the bytes,
+ *              releases the pages, tells the result.
+ *   CANCELLED  it was cancelled first. An asynchronous one is still handed to
+ *              the worker, which releases the pages and tells -ECANCELED; the
+ *              pages of a synchronous one are released by the killed caller.
+ *
+ * An asynchronous request is told by ->ki_complete(), exactly once and last:
+ * the pages are released and the request is out of every count before, and the
+ * kiocb is not touched after.
+ *
+ * Lock order
+ * ----------
+ *   mmap_lock > dio_dev.config_lock
+ *   dio_file.splice_lock
+ *   dio_dev.fsync_lock
+ *   aio's ctx_lock > hrtimer's and workqueue's own locks (io_cancel)
+ *   dio_dev.faults.arm_lock > the static key's locks
+ *   dio_dev.faults.lock: innermost, taken with interrupts off
+ * User memory is never touched under config_lock or faults.lock. Reading and
+ * writing take none of these locks.
+ */
+#ifndef _DIO_H
+#define _DIO_H
+
+#include <linux/atomic.h>
+#include <linux/cdev.h>
+#include <linux/completion.h>
+#include <linux/device.h>
+#include <linux/fs.h>
+#include <linux/hrtimer.h>
+#include <linux/jump_label.h>
+#include <linux/ktime.h>
+#include <linux/llist.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+#include <linux/uio.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "uapi/dio.h"
+
+#define DIO_NAME		"dio"
+#define DIO_ALIGN		512	/* of addresses, lengths and offsets for O_DIRECT */
+#define DIO_INLINE_PAGES	8
+#define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
+#define DIO_QUARANTINE_PAGES	65536	/* the most that faults leak at a time */
+
+/* What a request needs of the configuration; copied when it begins. */
+struct dio_params {
+	u64 latency_ns;
+	u64 capacity;
+	u64 max_request;
+	u32 max_in_flight_file;
+	u32 max_in_flight;
+	u8 model;		/* enum dio_model */
+	u8 family;		/* enum dio_family */
+	u8 completion;		/* enum dio_completion */
+};
+
+struct dio_settings {
+	struct rcu_head rcu;
+	bool closed;		/* nobody may begin: config_lock's holder wants the device idle */
+	u64 store_limit;
+	struct dio_params params;
+};
+
+struct dio_store {
+	struct xarray pages;	/* struct page by offset >> PAGE_SHIFT */
+	atomic_long_t count;
+	unsigned long limit;	/* pages; READ_ONCE, WRITE_ONCE */
+};
+
+/* Per CPU, each with its own counts; sums are exact once nobody begins. */
+struct dio_counters {
+	u64 entered;		/* requests (and mmap calls) begun and ended: the gate's */
+	u64 left;
+	u64 next_req;		/* the last request number given out here */
+	u64 reads;
+	u64 writes;
+	u64 bytes_read;
+	u64 bytes_written;
+	u64 bytes_copied;
+	u64 pages_pinned;
+	u64 pages_released;
+	u64 pages_dirtied;
+	u64 submitted;
+	u64 queued;
+	u64 completed;
+	u64 cancelled;
+	u64 failed;
+	u64 faults_committed;
+	/* Requests whose time has come, for this CPU's work item. */
+	struct llist_head due ____cacheline_aligned_in_smp;
+	struct work_struct work;
+};
+
+struct dio_fault_state {
+	u32 every;
+	u32 hold_ms;
+	u64 left;		/* commits left when limited */
+	u64 occasions;
+	u64 committed;
+	bool armed;
+	bool limited;
+};
+
+struct dio_faults {
+	struct mutex arm_lock;	/* arming and disarming move the static key in step */
+	spinlock_t lock;	/* all below */
+	struct dio_fault_state state[DIO_FAULT_COUNT];
+	struct list_head pages;		/* struct dio_leaked_page */
+	struct list_head requests;	/* dio_request.parked, earliest first */
+	u64 nr_pages;
+	u64 nr_requests;
+	struct delayed_work give_back;	/* of requests held for hold_ms */
+};
+
+struct dio_dev {
+	struct device dev;
+	struct cdev cdev;
+	struct dio_settings __rcu *settings;
+	struct dio_counters __percpu *counters;
+	struct workqueue_struct *wq;
+	struct dio_store store;
+	atomic_t mappings;		/* vmas of the store */
+
+	/* Requests that wait, by the parity of the fsync that will wait for them. */
+	atomic_t in_flight[2] ____cacheline_aligned_in_smp;
+	atomic_t in_flight_peak;
+	unsigned int epoch;		/* changed under fsync_lock */
+	wait_queue_head_t idle;
+	struct mutex fsync_lock;	/* one fsync flips the epoch at a time */
+
+	struct mutex config_lock;	/* settings and counter_base are replaced */
+	struct dio_stats counter_base;	/* sums at the last reset */
+	struct dio_faults faults;
+#ifdef DIO_OWN_MAPPING
+	struct dio_own_mapping own_mapping;
+#endif
+};
+
+struct dio_file {
+	struct dio_dev *dev;
+	atomic_t in_flight;
+	struct task_struct *splicer;	/* within ->splice_read() for DIO_FAULT_SYNC_AS_ASYNC */
+	struct mutex splice_lock;
+};
+
+/* How a request came. */
+enum dio_kind {
+	DIO_KIND_SYNC,		/* read, write and kin: the caller waits */
+	DIO_KIND_ASYNC,		/* a kiocb with ki_complete */
+	DIO_KIND_POLLED,	/* the same, finished by ->iopoll() */
+	DIO_KIND_IOCTL,		/* DIO_IOC_TRANSFER */
+};
+
+/* How a request's pages are held. */
+enum dio_hold {
+	DIO_HOLD_NONE,		/* by somebody else: a bvec */
+	DIO_HOLD_PIN,
+	DIO_HOLD_GET,
+};
+
+/* Bytes that follow each other in the pages of a dio_io. */
+struct dio_extent {
+	u32 first;		/* index of the first page */
+	u32 offset;		/* in that page */
+	u32 length;
+};
+
+struct dio_io {
+	u64 req;		/* number, for the tracepoints */
+	loff_t pos;
+	struct page **pages;
+	struct dio_extent *extents;
+	u32 nr_pages;
+	u32 nr_extents;
+	u32 bytes;		/* held */
+	u32 goal;		/* of these, to be moved */
+	u8 write;		/* from the caller's pages to the store */
+	u8 model;
+	u8 kind;
+	u8 hold;
+	struct dio_extent inline_extent;
+	struct page *inline_pages[DIO_INLINE_PAGES];
+};
+
+enum dio_state {
+	DIO_STATE_QUEUED,
+	DIO_STATE_MOVING,
+	DIO_STATE_CANCELLED,
+};
+
+struct dio_request {
+	struct dio_io io;
+	struct dio_file *file;
+	struct kiocb *iocb;		/* NULL: synchronous */
+	union {
+		struct hrtimer timer;
+		struct list_head parked;	/* in dio_faults.requests, never told yet */
+	};
+	union {
+		struct llist_node due;
+		unsigned long release_at;	/* jiffies, parked */
+	};
+	struct completion *done;	/* synchronous: on the waiter's stack */
+	ssize_t result;
+	atomic_t state;			/* enum dio_state */
+	refcount_t refs;		/* the queue's, and a synchronous waiter's */
+	u8 epoch;
+	u8 by_timer;
+};
+
+/* One call of read, write or transfer on its way in. */
+struct dio_call {
+	struct dio_file *file;
+	struct dio_dev *dev;
+	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER */
+	struct iov_iter *iter;
+	loff_t pos;
+	struct dio_params params;
+	bool write;
+	bool nowait;
+	u8 kind;
+};
+
+#define dio_count(dev, field)		this_cpu_inc((dev)->counters->field)
+#define dio_add(dev, field, n)		this_cpu_add((dev)->counters->field, n)
+
+/* Unique since the module was loaded, without a shared counter. */
+static inline u64 dio_next_req(struct dio_dev *dev)
+{
+	return this_cpu_add_return(dev->counters->next_req, nr_cpu_ids);
+}
+
+/* config.c: the configuration, and the gate in front of the device */
+int dio_settings_init(struct dio_dev *dev);
+int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
+void dio_get_config(struct dio_dev *dev, struct dio_config *config);
+int dio_set_config(struct dio_dev *dev, const struct dio_config *config);
+u64 dio_capacity(struct dio_dev *dev);
+
+static inline void dio_leave(struct dio_dev *dev)
+{
+	this_cpu_inc(dev->counters->left);
+}
+
+/* stats.c */
+int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset);
+
+/* store.c */
+static inline gfp_t dio_store_gfp(bool nowait)
+{
+	return nowait ? (DIO_GFP_STORE & ~__GFP_DIRECT_RECLAIM) | __GFP_NOWARN :
+			DIO_GFP_STORE;
+}
+
+void dio_store_init(struct dio_store *store);
+struct page *dio_store_lookup(struct dio_store *store, pgoff_t index);
+struct page *dio_store_get(struct dio_store *store, pgoff_t index, gfp_t gfp);
+int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
+		      u32 *got);
+void dio_store_truncate(struct dio_store *store, u64 capacity);
+
+/* pages.c: taking hold of the caller's pages and letting go */
+int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
+		enum dio_family family, bool nowait);
+void dio_io_release(struct dio_dev *dev, struct dio_io *io, u32 written);
+
+/* model.c: what the device does with the bytes */
+int dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved);
+ssize_t dio_model_copy(struct dio_call *call);
+
+/* rw.c */
+ssize_t dio_read_iter(struct kiocb *iocb, struct iov_iter *iter);
+ssize_t dio_write_iter(struct kiocb *iocb, struct iov_iter *iter);
+ssize_t dio_splice_read(struct file *file, loff_t *pos,
+			struct pipe_inode_info *pipe, size_t len,
+			unsigned int flags);
+int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t);
+
+/* request.c: requests that wait */
+int dio_requests_init(void);
+void dio_requests_exit(void);
+void dio_request_work(struct work_struct *work);
+ssize_t dio_request_submit(struct dio_call *call);
+void dio_request_tell(struct dio_request *req);
+int dio_iopoll(DIO_IOPOLL_ARGS);
+
+/* flight.c: how many wait, and waiting for them */
+int dio_flight_begin(struct dio_file *file, const struct dio_params *params);
+void dio_flight_end(struct dio_file *file, unsigned int epoch);
+unsigned int dio_flight_count(struct dio_dev *dev);
+int dio_flight_nap(struct dio_file *file, const struct dio_params *params);
+int dio_fsync(struct file *file, loff_t start, loff_t end, int datasync);
+
+/* mmap.c */
+int dio_mmap(struct file *file, struct vm_area_struct *vma);
+
+/* ioctl.c */
+long dio_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+/* chrdev.c */
+extern const struct file_operations dio_fops;
+int dio_chrdev_init(void);
+void dio_chrdev_exit(void);
+int dio_chrdev_add(struct dio_dev *dev);
+void dio_chrdev_del(struct dio_dev *dev);
+
+/* fault.c: when to do wrong; quarantine.c: what is put aside meanwhile */
+DECLARE_STATIC_KEY_FALSE(dio_faults_armed);
+
+bool __dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id);
+
+/* True when @id is to be committed now; false costs one static branch. */
+static inline bool dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id)
+{
+	return static_branch_unlikely(&dio_faults_armed) && __dio_fault_hit(dev, id);
+}
+
+void dio_faults_init(struct dio_dev *dev);
+void dio_faults_exit(struct dio_dev *dev);
+int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault);
+int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault);
+int dio_fault_clear(struct dio_dev *dev, const struct dio_fault *fault);
+void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty);
+
+void dio_quarantine_init(struct dio_dev *dev);
+bool dio_quarantine_has_room(struct dio_dev *dev);
+bool dio_quarantine_page(struct dio_dev *dev, struct page *page, enum dio_hold hold);
+void dio_quarantine_request(struct dio_request *req);
+void dio_quarantine_count(struct dio_dev *dev, u64 *pages, u64 *requests);
+void dio_quarantine_drain(struct dio_dev *dev, u64 *pages, u64 *requests);
+
+#endif /* _DIO_H */

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How many requests wait, the limits on that, and fsync, which waits for them.
+ *
+ * An fsync waits for the requests that were in flight when it began, not for
+ * later ones, or it might never end. So requests are counted by epoch, of which
+ * there are two: fsync turns to the other one and waits for the old one to run
+ * dry.
+ */
+#include <linux/hrtimer.h>
+#include <linux/sched/signal.h>
+
+#include "dio.h"
+
+/* Counts a request in: its epoch, or -EAGAIN when there are too many. */
+int dio_flight_begin(struct dio_file *file, const struct dio_params *params)
+{
+	struct dio_dev *dev = file->dev;
+	unsigned int epoch = READ_ONCE(dev->epoch);
+	int total, peak;
+
+	if (atomic_inc_return(&file->in_flight) > params->max_in_flight_file) {
+		atomic_dec(&file->in_flight);
+		return -EAGAIN;
+	}
+
+	total = atomic_inc_return(&dev->in_flight[epoch]) +
+		atomic_read(&dev->in_flight[!epoch]);
+	if (total > params->max_in_flight) {
+		dio_flight_end(file, epoch);
+		return -EAGAIN;
+	}
+
+	peak = atomic_read(&dev->in_flight_peak);
+	while (total > peak &&
+	       !atomic_try_cmpxchg(&dev->in_flight_peak, &peak, total))
+		;
+	dio_count(dev, queued);
+	return epoch;
+}
+
+/* The file is there until the request is told, so call this before. */
+void dio_flight_end(struct dio_file *file, unsigned int epoch)
+{
+	struct dio_dev *dev = file->dev;
+
+	atomic_dec(&file->in_flight);
+	if (atomic_dec_and_test(&dev->in_flight[epoch]) && wq_has_sleeper(&dev->idle))
+		wake_up(&dev->idle);
+}
+
+unsigned int dio_flight_count(struct dio_dev *dev)
+{
+	return atomic_read(&dev->in_flight[0]) + atomic_read(&dev->in_flight[1]);
+}
+
+/* The latency of the copying path: slept through by the caller, killable. */
+int dio_flight_nap(struct dio_file *file, const struct dio_params *params)
+{
+	ktime_t until = ktime_add_ns(ktime_get(), params->latency_ns);
+	int epoch, ret = 0;
+
+	epoch = dio_flight_begin(file, params);
+	if (epoch < 0)
+		return epoch;
+
+	for (;;) {
+		set_current_state(TASK_KILLABLE);
+		if (fatal_signal_pending(current)) {
+			__set_current_state(TASK_RUNNING);
+			ret = -EINTR;
+			break;
+		}
+		if (!schedule_hrtimeout(&until, HRTIMER_MODE_ABS))
+			break;
+	}
+	dio_flight_end(file, epoch);
+	return ret;
+}
+
+static int dio_wait_dry(struct dio_dev *dev, unsigned int epoch)
+{
+	return wait_event_killable(dev->idle, !atomic_read(&dev->in_flight[epoch])) ?
+	       -EINTR : 0;
+}
+
+/* Nothing is cached, so there is nothing to write back: the range doesn't matter. */
+int dio_fsync(struct file *filp, loff_t start, loff_t end, int datasync)
+{
+	struct dio_file *file = filp->private_data;
+	struct dio_dev *dev = file->dev;
+	unsigned int epoch;
+	int ret;
+
+	if (mutex_lock_killable(&dev->fsync_lock))
+		return -EINTR;
+
+	epoch = dev->epoch;
+	/* What a killed fsync didn't wait for. */
+	ret = dio_wait_dry(dev, !epoch);
+	if (!ret) {
+		WRITE_ONCE(dev->epoch, !epoch);
+		ret = dio_wait_dry(dev, epoch);
+	}
+	mutex_unlock(&dev->fsync_lock);
+	return ret;
+}

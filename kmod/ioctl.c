@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The ioctls: what comes from user space is checked here, once for all of them,
+ * as uapi/dio.h promises.
+ */
+#include <linux/capability.h>
+#include <linux/ioctl.h>
+#include <linux/uaccess.h>
+
+#include "dio.h"
+
+/* Each struct begins with its size. */
+union dio_arg {
+	__u32 size;
+	struct dio_info info;
+	struct dio_config config;
+	struct dio_stats stats;
+	struct dio_transfer transfer;
+	struct dio_fault fault;
+	struct dio_drain drain;
+};
+
+static int dio_do_info(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	arg->info = (struct dio_info) {
+		.abi_version = DIO_ABI_VERSION,
+		.features = DIO_FEATURE_PIN | DIO_FEATURE_GET | DIO_FEATURE_ASYNC |
+			    DIO_FEATURE_MMAP | DIO_FEATURE_SPLICE |
+			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
+			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL,
+		.capacity = dio_capacity(file->dev),
+		.mem_align = DIO_ALIGN,
+		.offset_align = DIO_ALIGN,
+		.page_size = PAGE_SIZE,
+		.index = MINOR(file->dev->dev.devt),
+		.driver = DIO_NAME,
+	};
+	return 0;
+}
+
+static int dio_do_get_config(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	dio_get_config(file->dev, &arg->config);
+	return 0;
+}
+
+static int dio_do_set_config(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_set_config(file->dev, &arg->config);
+}
+
+static int dio_do_stats(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+	u32 flags = arg->stats.flags;
+	int ret;
+
+	if (flags & ~DIO_STATS_RESET)
+		return -EINVAL;
+	if (flags && !capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
+	ret = dio_stats_read(file->dev, &arg->stats, flags & DIO_STATS_RESET);
+	arg->stats.flags = flags;
+	return ret;
+}
+
+static int dio_do_transfer(struct file *filp, union dio_arg *arg)
+{
+	if (arg->transfer.flags & ~DIO_TRANSFER_WRITE)
+		return -EINVAL;
+	return dio_transfer(filp->private_data, filp->f_mode, &arg->transfer);
+}
+
+static int dio_do_fault_arm(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_fault_arm(file->dev, &arg->fault);
+}
+
+static int dio_do_fault_get(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_fault_get(file->dev, &arg->fault);
+}
+
+static int dio_do_fault_clear(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_fault_clear(file->dev, &arg->fault);
+}
+
+static int dio_do_drain(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	if (arg->drain.flags)
+		return -EINVAL;
+	dio_quarantine_drain(file->dev, &arg->drain.pages, &arg->drain.requests);
+	return 0;
+}
+
+static const struct dio_command {
+	unsigned int cmd;
+	u32 size;	/* today's */
+	u32 min;	/* the first version's: never changes once released */
+	bool admin;
+	int (*run)(struct file *filp, union dio_arg *arg);
+} dio_commands[] = {
+	{ DIO_IOC_INFO, sizeof(struct dio_info), 56, false, dio_do_info },
+	{ DIO_IOC_GET_CONFIG, sizeof(struct dio_config), 72, false, dio_do_get_config },
+	{ DIO_IOC_SET_CONFIG, sizeof(struct dio_config), 72, true, dio_do_set_config },
+	{ DIO_IOC_STATS, sizeof(struct dio_stats), 160, false, dio_do_stats },
+	{ DIO_IOC_TRANSFER, sizeof(struct dio_transfer), 40, false, dio_do_transfer },
+	{ DIO_IOC_FAULT_ARM, sizeof(struct dio_fault), 48, true, dio_do_fault_arm },
+	{ DIO_IOC_FAULT_GET, sizeof(struct dio_fault), 48, false, dio_do_fault_get },
+	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, true, dio_do_fault_clear },
+	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, true, dio_do_drain },
+};
+
+/* The command, whatever size the caller's struct has. */
+static const struct dio_command *dio_find_command(unsigned int cmd)
+{
+	const unsigned int any_size = ~(_IOC_SIZEMASK << _IOC_SIZESHIFT);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(dio_commands); i++)
+		if ((dio_commands[i].cmd & any_size) == (cmd & any_size))
+			return &dio_commands[i];
+	return NULL;
+}
+
+long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
+{
+	const struct dio_command *command = dio_find_command(cmd);
+	void __user *user = (void __user *)uarg;
+	union dio_arg arg;
+	u32 size;
+	int ret;
+
+	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
+	BUILD_BUG_ON(sizeof(struct dio_config) != 72);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 160);
+	BUILD_BUG_ON(sizeof(struct dio_transfer) != 40);
+	BUILD_BUG_ON(sizeof(struct dio_fault) != 48);
+	BUILD_BUG_ON(sizeof(struct dio_drain) != 24);
+
+	if (!command)
+		return -ENOTTY;
+	if (command->admin && !capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	if (size < command->min || size != _IOC_SIZE(cmd))
+		return -EINVAL;
+
+	memset(&arg, 0, sizeof(arg));
+	ret = copy_struct_from_user(&arg, command->size, user, size);
+	if (ret)
+		return ret;
+
+	ret = command->run(filp, &arg);
+	if (ret)
+		return ret;
+
+	/* What this driver doesn't know came as zeros and stays. */
+	arg.size = size;
+	if (copy_to_user(user, &arg, min(size, command->size)))
+		return -EFAULT;
+	return 0;
+}

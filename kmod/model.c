@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The device models: what happens to the bytes of a request.
+ *
+ *   ram   moves them between the pages and the store.
+ *   null  takes them all and moves none. For its reads the caller's pages count
+ *         as written, as they would for a device that the CPU can't watch.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+
+#include "dio.h"
+#include "trace.h"
+
+/*
+ * Moves bytes within one page of the caller's and one of the store's. @store is
+ * NULL for a hole that is read.
+ */
+static void dio_move_page(struct dio_io *io, struct page *page, u32 page_off,
+			  struct page *store, u32 store_off, u32 n)
+{
+	void *mem = kmap_local_page(page);
+
+	if (trace_dio_map_enabled() && io->hold == DIO_HOLD_GET)
+		trace_dio_map(io, 1, n);
+
+	if (!store) {
+		memset(mem + page_off, 0, n);
+	} else {
+		void *data = kmap_local_page(store);
+
+		if (io->write)
+			memcpy(data + store_off, mem + page_off, n);
+		else
+			memcpy(mem + page_off, data + store_off, n);
+		kunmap_local(data);
+	}
+	kunmap_local(mem);
+	if (!io->write)
+		flush_dcache_page(page);
+}
+
+/* ram: @gfp 0 allocates nothing. */
+static int dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved)
+{
+	const struct dio_extent *e = io->extents;
+	u32 in_extent = 0, done = 0;
+	loff_t pos = io->pos;
+	int ret = 0;
+
+	while (done < io->goal) {
+		u32 at = e->offset + in_extent;
+		u32 page_off = offset_in_page(at);
+		u32 store_off = offset_in_page(pos);
+		u32 n = min3(e->length - in_extent, (u32)PAGE_SIZE - page_off,
+			     (u32)PAGE_SIZE - store_off);
+		struct page *store;
+
+		n = min(n, io->goal - done);
+		if (io->write && gfp)
+			store = dio_store_get(&dev->store, pos >> PAGE_SHIFT, gfp);
+		else
+			store = dio_store_lookup(&dev->store, pos >> PAGE_SHIFT);
+		if (IS_ERR(store)) {
+			ret = PTR_ERR(store);
+			break;
+		}
+		if (WARN_ON_ONCE(!store && io->write)) {
+			ret = -EIO;
+			break;
+		}
+
+		dio_move_page(io, io->pages[e->first + (at >> PAGE_SHIFT)], page_off,
+			      store, store_off, n);
+		done += n;
+		pos += n;
+		in_extent += n;
+		if (in_extent == e->length) {
+			e++;
+			in_extent = 0;
+		}
+		if (gfp)
+			cond_resched();
+	}
+	*moved = done;
+	return done ? 0 : ret;
+}
+
+/*
+ * null, read into pages of nobody: splice hands in fresh ones, whose old content
+ * must not get out. Registered buffers of io_uring are anonymous or of a file.
+ */
+static void dio_null_clear(struct dio_io *io)
+{
+	u32 i;
+
+	for (i = 0; i < io->nr_pages; i++) {
+		if (!dio_page_has_owner(io->pages[i]))
+			clear_highpage(io->pages[i]);
+	}
+}
+
+/*
+ * Does the I/O on pages that are held. Says how many bytes in @moved; an error
+ * only when none. @gfp is for store pages; 0 when they were reserved, and then
+ * nothing here sleeps.
+ */
+int dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved)
+{
+	int ret = 0;
+
+	if (io->model == DIO_MODEL_NULL) {
+		*moved = io->goal;
+		if (!io->write && io->hold == DIO_HOLD_NONE)
+			dio_null_clear(io);
+	} else {
+		if (trace_dio_map_enabled() && io->hold != DIO_HOLD_GET)
+			trace_dio_map(io, io->nr_pages, io->goal);
+		ret = dio_move_ram(dev, io, gfp, moved);
+	}
+	trace_dio_move(io, io->nr_pages, *moved);
+
+	if (io->write)
+		dio_add(dev, bytes_written, *moved);
+	else
+		dio_add(dev, bytes_read, *moved);
+	return ret;
+}
+
+static ssize_t dio_copy_null(struct dio_call *call)
+{
+	struct iov_iter *iter = call->iter;
+	size_t n = iov_iter_count(iter);
+
+	if (call->write || user_backed_iter(iter)) {
+		iov_iter_advance(iter, n);
+		return n;
+	}
+	return iov_iter_zero(n, iter);
+}
+
+/*
+ * The copying path: between the caller's buffer, of any kind and alignment, and
+ * the store. Runs in the caller's context, may fault and sleep.
+ */
+ssize_t dio_model_copy(struct dio_call *call)
+{
+	struct dio_store *store = &call->dev->store;
+	struct iov_iter *iter = call->iter;
+	loff_t pos = call->pos;
+	ssize_t done = 0;
+	int ret = 0;
+
+	if (call->params.model == DIO_MODEL_NULL)
+		return dio_copy_null(call);
+
+	while (iov_iter_count(iter)) {
+		u32 offset = offset_in_page(pos);
+		size_t n = min_t(size_t, iov_iter_count(iter), PAGE_SIZE - offset);
+		struct page *page;
+		size_t copied;
+
+		if (call->write) {
+			page = dio_store_get(store, pos >> PAGE_SHIFT,
+					     dio_store_gfp(call->nowait));
+			if (IS_ERR(page)) {
+				ret = PTR_ERR(page);
+				break;
+			}
+			copied = copy_page_from_iter(page, offset, n, iter);
+		} else {
+			page = dio_store_lookup(store, pos >> PAGE_SHIFT);
+			copied = page ? copy_page_to_iter(page, offset, n, iter) :
+					iov_iter_zero(n, iter);
+		}
+		done += copied;
+		pos += copied;
+		if (copied < n) {
+			ret = -EFAULT;
+			break;
+		}
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		cond_resched();
+	}
+	return done ? done : ret;
+}

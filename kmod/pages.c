@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Taking hold of the caller's pages, and letting go of them.
+ *
+ * Two families. "pin" is for access to a page's data, which is what I/O does:
+ * the kernel knows such pages and keeps them from copy-on-write and writeback
+ * surprises. "get" is the classic sequence, a plain reference: shown, and good
+ * enough while nobody forks. Pages of a bvec belong to who built it and are
+ * neither taken nor given back.
+ *
+ * A request is held as a whole before a byte moves. Pages that the device wrote
+ * are marked dirty, only those, and before they are given back.
+ */
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "dio.h"
+#include "trace.h"
+
+/* Room for @pages and @extents: within @io, or one allocation for both. */
+static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
+{
+	size_t bytes;
+
+	if (likely(pages <= DIO_INLINE_PAGES && extents == 1)) {
+		io->pages = io->inline_pages;
+		io->extents = &io->inline_extent;
+		return 0;
+	}
+
+	/* Both counts are bounded by max_request and by the kernel's segment limits. */
+	bytes = pages * sizeof(*io->pages) + extents * sizeof(*io->extents);
+	if (nowait) {
+		io->pages = kmalloc(bytes, GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
+		if (!io->pages)
+			return -EAGAIN;
+	} else {
+		io->pages = kvmalloc(bytes, GFP_KERNEL_ACCOUNT);
+		if (!io->pages)
+			return -ENOMEM;
+	}
+	io->extents = (struct dio_extent *)(io->pages + pages);
+	return 0;
+}
+
+static void dio_io_free(struct dio_io *io)
+{
+	if (io->pages != io->inline_pages)
+		kvfree(io->pages);
+}
+
+/* get family: takes pages of the segment at hand; bytes, or an error. */
+static ssize_t dio_get_segment(struct dio_io *io, struct iov_iter *iter,
+			       struct page **pages, u32 room, size_t *offset)
+{
+	unsigned long addr;
+	size_t length;
+	int wanted, got;
+
+	/* Steps over empty segments. */
+	while (!iov_iter_single_seg_count(iter))
+		iov_iter_advance(iter, 0);
+
+	addr = (unsigned long)dio_iter_addr(iter);
+	length = iov_iter_single_seg_count(iter);
+	*offset = offset_in_page(addr);
+	wanted = min_t(size_t, room, DIV_ROUND_UP(*offset + length, PAGE_SIZE));
+
+	got = get_user_pages_fast(addr - *offset, wanted,
+				  io->write ? 0 : FOLL_WRITE, pages);
+	if (got <= 0)
+		return got ? got : -EFAULT;
+
+	length = min_t(size_t, length, ((size_t)got << PAGE_SHIFT) - *offset);
+	iov_iter_advance(iter, length);
+	return length;
+}
+
+/* Enters @length bytes in the next pages, which begin at @offset of the first. */
+static void dio_io_append(struct dio_io *io, size_t offset, size_t length)
+{
+	struct dio_extent *e = &io->extents[io->nr_extents];
+	u32 first = io->nr_pages;
+
+	io->nr_pages += DIV_ROUND_UP(offset + length, PAGE_SIZE);
+	io->bytes += length;
+
+	/* What goes on at a page boundary is one extent. */
+	if (io->nr_extents && !offset) {
+		struct dio_extent *last = e - 1;
+
+		if (PAGE_ALIGNED(last->offset + last->length)) {
+			last->length += length;
+			return;
+		}
+	}
+	*e = (struct dio_extent) { .first = first, .offset = offset, .length = length };
+	io->nr_extents++;
+}
+
+/*
+ * Takes hold of the pages under @iter, as many as can be had; -EFAULT when none.
+ * The caller initialised @io's req, pos, write, model and kind. One call below
+ * may give no more than a segment, a single bvec, or what a fault left: so loop.
+ */
+int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
+		enum dio_family family, bool nowait)
+{
+	bool user = user_backed_iter(iter);
+	u32 room = iov_iter_npages(iter, INT_MAX);
+	int ret;
+
+	io->nr_pages = 0;
+	io->nr_extents = 0;
+	io->bytes = 0;
+	io->goal = 0;
+	io->hold = !user ? DIO_HOLD_NONE :
+		   family == DIO_FAMILY_GET ? DIO_HOLD_GET : DIO_HOLD_PIN;
+
+	ret = dio_io_room(io, room, iter_is_ubuf(iter) ? 1 : max(iter->nr_segs, 1UL),
+			  nowait);
+	if (ret)
+		return ret;
+
+	while (iov_iter_count(iter)) {
+		struct page **pages = io->pages + io->nr_pages;
+		size_t offset = 0;
+		ssize_t n;
+
+		if (io->hold == DIO_HOLD_GET)
+			n = dio_get_segment(io, iter, pages, room - io->nr_pages,
+					    &offset);
+		else
+			n = iov_iter_extract_pages(iter, &pages, SIZE_MAX,
+						   room - io->nr_pages, 0, &offset);
+		if (unlikely(n <= 0)) {
+			ret = n ? n : -EFAULT;
+			break;
+		}
+		dio_io_append(io, offset, n);
+	}
+
+	io->goal = io->bytes;
+	if (io->hold != DIO_HOLD_NONE)
+		dio_add(dev, pages_pinned, io->nr_pages);
+	trace_dio_pin(io, ret);
+	if (unlikely(!io->bytes)) {
+		dio_io_free(io);
+		return ret ? ret : -EFAULT;
+	}
+	return 0;
+}
+
+/* How many leading pages the first @bytes of @io lie in. */
+static u32 dio_io_pages_of(const struct dio_io *io, u32 bytes)
+{
+	const struct dio_extent *e = io->extents;
+
+	if (bytes == io->bytes)
+		return io->nr_pages;
+
+	for (; bytes > e->length; e++)
+		bytes -= e->length;
+	return bytes ? e->first + DIV_ROUND_UP(e->offset + bytes, PAGE_SIZE) :
+		       e->first;
+}
+
+static void dio_put_pages(struct page **pages, u32 nr, u32 dirty)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		if (i < dirty && !PageReserved(pages[i]))
+			set_page_dirty_lock(pages[i]);
+		put_page(pages[i]);
+	}
+}
+
+/*
+ * Gives the pages back, and marks those dirty that hold the first @written bytes,
+ * which the device wrote. Sleeps if @written, and when faults are armed.
+ */
+void dio_io_release(struct dio_dev *dev, struct dio_io *io, u32 written)
+{
+	u32 dirty;
+
+	if (io->hold == DIO_HOLD_NONE)
+		goto out;
+
+	dirty = written ? dio_io_pages_of(io, written) : 0;
+	if (static_branch_unlikely(&dio_faults_armed))
+		dio_fault_release(dev, io, &dirty);
+
+	if (dirty) {
+		trace_dio_dirty(io, dirty, written);
+		dio_add(dev, pages_dirtied, dirty);
+	}
+	trace_dio_release(io, io->nr_pages, io->bytes);
+	dio_add(dev, pages_released, io->nr_pages);
+
+	if (io->hold == DIO_HOLD_GET) {
+		dio_put_pages(io->pages, io->nr_pages, dirty);
+		goto out;
+	}
+	if (dirty)
+		unpin_user_pages_dirty_lock(io->pages, dirty, true);
+	if (dirty < io->nr_pages)
+		unpin_user_pages(io->pages + dirty, io->nr_pages - dirty);
+out:
+	dio_io_free(io);
+}

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Requests that wait: dio.h tells their life. Three ways lead to the finish:
+ * the timer, which hands over to this CPU's worker or, where nothing has to
+ * sleep, finishes itself; the worker; and the poller.
+ *
+ * All that can fail or must be charged to the caller happens at submission:
+ * the limits, the request, the pin, the store pages of a write. What is left
+ * for later only moves bytes.
+ */
+#include <linux/aio.h>
+#include <linux/file.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "dio.h"
+#include "trace.h"
+
+static struct kmem_cache *dio_request_cache;
+
+int dio_requests_init(void)
+{
+	dio_request_cache = KMEM_CACHE(dio_request, SLAB_ACCOUNT);
+	return dio_request_cache ? 0 : -ENOMEM;
+}
+
+void dio_requests_exit(void)
+{
+	kmem_cache_destroy(dio_request_cache);
+}
+
+static void dio_request_put(struct dio_request *req)
+{
+	if (refcount_dec_and_test(&req->refs))
+		kmem_cache_free(dio_request_cache, req);
+}
+
+/* The one transition that decides between finishing and cancelling. */
+static bool dio_request_claim(struct dio_request *req, enum dio_state state)
+{
+	return atomic_cmpxchg(&req->state, DIO_STATE_QUEUED, state) == DIO_STATE_QUEUED;
+}
+
+/* Takes the request out of all counts; it's about to be told. */
+static void dio_request_uncount(struct dio_request *req)
+{
+	struct dio_dev *dev = req->file->dev;
+
+	trace_dio_complete(req->io.req, req->io.kind, req->result);
+	dio_flight_end(req->file, req->epoch);
+	if (!req->iocb)
+		return;		/* its caller does the rest: dio_ended() */
+
+	dio_count(dev, completed);
+	if (req->result < 0)
+		dio_count(dev, failed);
+	dio_leave(dev);
+}
+
+/* Tells an asynchronous request's result and frees it. Nothing else is held. */
+void dio_request_tell(struct dio_request *req)
+{
+	struct kiocb *iocb = req->iocb;
+	ssize_t result = req->result;
+	bool twice;
+
+	twice = req->io.kind == DIO_KIND_POLLED &&
+		dio_fault_hit(req->file->dev, DIO_FAULT_DOUBLE_COMPLETE);
+
+	if (result > 0)
+		iocb->ki_pos = req->io.pos + result;
+	dio_request_uncount(req);
+	dio_ki_complete(iocb, result);
+	/*
+	 * The bug: harmless only here, for io_uring's polled completion just
+	 * notes the result, and the reaper can't run before we return to it.
+	 */
+	if (twice)
+		dio_ki_complete(iocb, result);
+	dio_request_put(req);
+}
+
+/* The bug of DIO_FAULT_EARLY_COMPLETE: told first, then done. */
+static void dio_request_early(struct dio_request *req)
+{
+	struct dio_dev *dev = req->file->dev;
+	struct dio_io *io = &req->io;
+	struct file *filp = get_file(req->iocb->ki_filp);
+	u32 moved = 0;
+
+	req->result = io->goal;
+	req->iocb->ki_pos = io->pos + io->goal;
+	trace_dio_complete(io->req, io->kind, req->result);
+	dio_count(dev, completed);
+	dio_ki_complete(req->iocb, req->result);
+
+	dio_model_move(dev, io, 0, &moved);
+	dio_io_release(dev, io, io->write ? 0 : moved);
+	dio_flight_end(req->file, req->epoch);
+	dio_leave(dev);
+	dio_request_put(req);
+	fput(filp);	/* req->file, and with it dev, were ours until here */
+}
+
+/* A cancelled request arrives where it would have been finished. */
+static void dio_request_cancelled(struct dio_request *req)
+{
+	if (!req->iocb) {
+		/* The killed caller released the pages. */
+		dio_request_put(req);
+		return;
+	}
+	dio_io_release(req->file->dev, &req->io, 0);
+	req->result = -ECANCELED;
+	dio_request_tell(req);
+}
+
+/* Sleeps, unless req->by_timer. */
+static void dio_request_finish(struct dio_request *req)
+{
+	struct dio_dev *dev = req->file->dev;
+	struct dio_io *io = &req->io;
+	bool async = io->kind == DIO_KIND_ASYNC;
+	u32 moved = 0;
+	int ret;
+
+	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
+		dio_request_cancelled(req);
+		return;
+	}
+
+	if (async && io->hold != DIO_HOLD_NONE &&
+	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
+		dio_request_early(req);
+		return;
+	}
+
+	ret = dio_model_move(dev, io, 0, &moved);
+	dio_io_release(dev, io, io->write ? 0 : moved);
+	req->result = ret ? ret : moved;
+
+	if (req->iocb) {
+		if (async && dio_fault_hit(dev, DIO_FAULT_LOST_COMPLETE))
+			dio_quarantine_request(req);
+		else
+			dio_request_tell(req);
+		return;
+	}
+	dio_request_uncount(req);
+	complete(req->done);
+	dio_request_put(req);
+}
+
+void dio_request_work(struct work_struct *work)
+{
+	struct dio_counters *c = container_of(work, struct dio_counters, work);
+	struct dio_request *req, *next;
+	struct llist_node *due;
+
+	/* First come, first served. */
+	due = llist_reverse_order(llist_del_all(&c->due));
+	llist_for_each_entry_safe(req, next, due, due) {
+		dio_request_finish(req);
+		cond_resched();
+	}
+}
+
+/* Hands a request to the worker, from any context. It's the worker's then. */
+static void dio_request_due(struct dio_dev *dev, struct dio_request *req)
+{
+	struct dio_counters *c = raw_cpu_ptr(dev->counters);
+
+	if (llist_add(&req->due, &c->due))
+		queue_work(dev->wq, &c->work);
+}
+
+static enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
+{
+	struct dio_request *req = container_of(timer, struct dio_request, timer);
+
+	if (req->by_timer && !static_branch_unlikely(&dio_faults_armed))
+		dio_request_finish(req);
+	else
+		dio_request_due(req->file->dev, req);
+	return HRTIMER_NORESTART;
+}
+
+/*
+ * io_cancel(2), and the end of the process that owns the kiocb. Called under
+ * aio's ctx_lock, without which ->ki_complete() can't end: so the request is
+ * here to stay meanwhile, and must be told from elsewhere.
+ */
+static int dio_request_cancel(struct kiocb *iocb)
+{
+	struct dio_request *req = iocb->private;
+	struct dio_dev *dev = req->file->dev;
+
+	if (!dio_request_claim(req, DIO_STATE_CANCELLED))
+		return -EAGAIN;
+
+	trace_dio_cancel(req->io.req, req->io.kind, -ECANCELED);
+	dio_count(dev, cancelled);
+	/* If the timer isn't ours to stop, it or the worker has the request. */
+	if (hrtimer_try_to_cancel(&req->timer) == 1)
+		dio_request_due(dev, req);
+	return 0;
+}
+
+static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
+			      u64 latency_ns)
+{
+	ktime_t at = ktime_add_ns(ktime_get(), latency_ns);
+
+	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
+			  HRTIMER_MODE_ABS_SOFT);
+	hrtimer_set_expires(&req->timer, at);
+
+	if (req->iocb) {
+		WRITE_ONCE(req->iocb->private, req);
+		/* Any other kiocb isn't part of a struct that has a place for it. */
+		if (req->iocb->ki_flags & IOCB_AIO_RW)
+			kiocb_set_cancel_fn(req->iocb, dio_request_cancel);
+	}
+
+	/* From here on the request may be gone at any time. */
+	if (req->io.kind == DIO_KIND_POLLED)
+		return;
+	if (latency_ns || req->by_timer)
+		hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
+	else
+		dio_request_due(dev, req);
+}
+
+/* Waits for a synchronous request. A fatal signal ends the wait: pages first. */
+static ssize_t dio_request_wait(struct dio_request *req, struct completion *done)
+{
+	struct dio_dev *dev = req->file->dev;
+	ssize_t ret;
+
+	if (wait_for_completion_killable(done)) {
+		if (dio_request_claim(req, DIO_STATE_CANCELLED)) {
+			trace_dio_cancel(req->io.req, req->io.kind, -EINTR);
+			dio_count(dev, cancelled);
+			dio_io_release(dev, &req->io, 0);
+			req->result = -EINTR;
+			dio_request_uncount(req);
+			if (hrtimer_try_to_cancel(&req->timer) == 1)
+				dio_request_put(req);
+		} else {
+			/* Its bytes are being moved right now. */
+			wait_for_completion(done);
+		}
+	}
+	ret = req->result;
+	dio_request_put(req);
+	return ret;
+}
+
+/* Fills @req from @call and takes all that it needs. */
+static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
+{
+	struct dio_dev *dev = call->dev;
+	struct dio_io *io = &req->io;
+	int ret;
+
+	io->req = dio_next_req(dev);
+	io->pos = call->pos;
+	io->write = call->write;
+	io->model = call->params.model;
+	io->kind = call->kind;
+	trace_dio_submit(io->req, call, iov_iter_count(call->iter), true);
+
+	ret = dio_io_take(dev, io, call->iter, call->params.family, call->nowait);
+	if (ret)
+		goto fail;
+
+	if (io->write && io->model == DIO_MODEL_RAM) {
+		ret = dio_store_reserve(&dev->store, io->pos, io->bytes,
+					dio_store_gfp(call->nowait), &io->goal);
+		if (ret) {
+			iov_iter_revert(call->iter, io->bytes);
+			dio_io_release(dev, io, 0);
+			goto fail;
+		}
+	}
+	return 0;
+
+fail:
+	trace_dio_complete(io->req, io->kind, ret);
+	return ret;
+}
+
+/*
+ * Queues a request. -EIOCBQUEUED: it took over the call's place in the gate, and
+ * the kiocb and the iterator may be gone. Else the result, the gate still the
+ * caller's.
+ */
+ssize_t dio_request_submit(struct dio_call *call)
+{
+	DECLARE_COMPLETION_ONSTACK(done);
+	struct dio_dev *dev = call->dev;
+	bool sync = call->kind == DIO_KIND_SYNC || call->kind == DIO_KIND_IOCTL;
+	struct dio_request *req;
+	int epoch, ret;
+
+	if (sync && call->nowait)
+		return -EAGAIN;
+
+	epoch = dio_flight_begin(call->file, &call->params);
+	if (epoch < 0)
+		return epoch;
+
+	req = kmem_cache_alloc(dio_request_cache,
+			       call->nowait ? GFP_NOWAIT | __GFP_NOWARN : GFP_KERNEL);
+	if (!req) {
+		ret = -ENOMEM;
+		goto fail_flight;
+	}
+
+	ret = dio_request_prepare(req, call);
+	if (ret)
+		goto fail_free;
+
+	req->file = call->file;
+	req->iocb = sync ? NULL : call->iocb;
+	req->done = &done;
+	req->epoch = epoch;
+	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&
+			(req->io.write || req->io.hold == DIO_HOLD_NONE) &&
+			req->io.goal <= DIO_SOFTIRQ_BYTES;
+	atomic_set(&req->state, DIO_STATE_QUEUED);
+	refcount_set(&req->refs, sync ? 2 : 1);
+
+	trace_dio_queue(req, call->params.latency_ns, dio_flight_count(dev));
+	dio_request_queue(dev, req, call->params.latency_ns);
+	if (!sync)
+		return -EIOCBQUEUED;
+
+	/* Keeps its place in the gate until the caller leaves. */
+	return dio_request_wait(req, &done);
+
+fail_free:
+	kmem_cache_free(dio_request_cache, req);
+fail_flight:
+	dio_flight_end(call->file, epoch);
+	return ret == -ENOMEM && call->nowait ? -EAGAIN : ret;
+}
+
+/* io_uring's poller: finishes the request whose time has come. */
+int dio_iopoll(DIO_IOPOLL_ARGS)
+{
+	struct dio_request *req = READ_ONCE(iocb->private);
+
+	if (ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
+		return 0;
+
+	dio_request_finish(req);
+	return 1;
+}

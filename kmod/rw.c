@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * read and write in all their forms: checks first, then one of two paths.
+ *
+ * Direct (O_DIRECT, or DIO_IOC_TRANSFER): the caller's pages are held, and the
+ * device moves bytes between them and the store; at once, or queued.
+ *
+ * Copying (no O_DIRECT, and buffers with no pages to hold): always in the
+ * caller's context, as a page cache would. A latency is slept through here, so
+ * native AIO waits in io_submit(), and io_uring goes to a thread of its own
+ * because IOCB_NOWAIT gets EAGAIN.
+ */
+#include <linux/aio.h>
+#include <linux/mm.h>
+#include <linux/splice.h>
+
+#include "dio.h"
+#include "trace.h"
+
+/*
+ * The limits, before any work: how many bytes of @count may be moved at the
+ * call's position, 0 at the end of a read, or an error.
+ */
+static ssize_t dio_check_range(const struct dio_call *call, size_t count)
+{
+	u64 capacity = call->params.capacity;
+
+	if (count > call->params.max_request)
+		return -EINVAL;
+	if (call->pos >= capacity)
+		return call->write ? -ENOSPC : 0;
+	return min_t(u64, count, capacity - call->pos);
+}
+
+static bool dio_must_queue(const struct dio_call *call)
+{
+	switch (call->params.completion) {
+	case DIO_COMPLETION_INLINE:
+		return false;
+	case DIO_COMPLETION_WORKER:
+	case DIO_COMPLETION_TIMER:
+		return true;
+	default:
+		return call->params.latency_ns || call->kind == DIO_KIND_POLLED;
+	}
+}
+
+/* Served at once: everything on this stack, no request object. */
+static ssize_t dio_direct_now(struct dio_call *call)
+{
+	struct dio_dev *dev = call->dev;
+	size_t before = iov_iter_count(call->iter);
+	struct dio_io io;
+	u32 moved = 0;
+	int ret;
+
+	io.req = dio_next_req(dev);
+	io.pos = call->pos;
+	io.write = call->write;
+	io.model = call->params.model;
+	io.kind = call->kind;
+	trace_dio_submit(io.req, call, before, true);
+
+	ret = dio_io_take(dev, &io, call->iter, call->params.family, call->nowait);
+	if (!ret) {
+		ret = dio_model_move(dev, &io, dio_store_gfp(call->nowait), &moved);
+		if (unlikely(moved < io.bytes))
+			iov_iter_revert(call->iter, io.bytes - moved);
+		dio_io_release(dev, &io, io.write ? 0 : moved);
+	}
+	trace_dio_complete(io.req, io.kind, ret ? ret : moved);
+	return ret ? ret : moved;
+}
+
+static ssize_t dio_direct(struct dio_call *call)
+{
+	ssize_t ret;
+
+	if (dio_must_queue(call))
+		return dio_request_submit(call);
+
+	ret = dio_direct_now(call);
+	/* Memory that can't be had without waiting: the caller may wait. */
+	return ret == -ENOMEM && call->nowait ? -EAGAIN : ret;
+}
+
+static ssize_t dio_copy(struct dio_call *call)
+{
+	struct dio_dev *dev = call->dev;
+	u64 req = dio_next_req(dev);
+	ssize_t ret = 0;
+
+	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
+	if (call->params.latency_ns) {
+		if (call->nowait)
+			ret = -EAGAIN;
+		else
+			ret = dio_flight_nap(call->file, &call->params);
+	}
+	if (!ret)
+		ret = dio_model_copy(call);
+	if (ret == -ENOMEM && call->nowait)
+		ret = -EAGAIN;
+	if (ret > 0) {
+		dio_add(dev, bytes_copied, ret);
+		if (call->write)
+			dio_add(dev, bytes_written, ret);
+		else
+			dio_add(dev, bytes_read, ret);
+	}
+	trace_dio_complete(req, call->kind, ret);
+	return ret;
+}
+
+/* Counts a call that ended here; -EIOCBQUEUED ends later and elsewhere. */
+static ssize_t dio_ended(struct dio_dev *dev, ssize_t ret)
+{
+	if (ret != -EIOCBQUEUED) {
+		if (ret < 0)
+			dio_count(dev, failed);
+		dio_leave(dev);
+	}
+	return ret;
+}
+
+static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
+{
+	struct dio_file *file = iocb->ki_filp->private_data;
+	struct dio_dev *dev = file->dev;
+	size_t count = iov_iter_count(iter);
+	size_t shorted;
+	struct dio_call call;
+	ssize_t ret;
+
+	if (!count)
+		return 0;
+
+	call.file = file;
+	call.dev = dev;
+	call.iocb = iocb;
+	call.iter = iter;
+	call.pos = iocb->ki_pos;
+	call.write = write;
+	call.nowait = iocb->ki_flags & IOCB_NOWAIT;
+	if (is_sync_kiocb(iocb))
+		call.kind = DIO_KIND_SYNC;
+	else if (iocb->ki_flags & IOCB_HIPRI)
+		call.kind = DIO_KIND_POLLED;
+	else
+		call.kind = DIO_KIND_ASYNC;
+
+	ret = dio_enter(dev, &call.params, call.nowait);
+	if (ret)
+		return ret;
+	if (write)
+		dio_count(dev, writes);
+	else
+		dio_count(dev, reads);
+	if (call.kind != DIO_KIND_SYNC)
+		dio_count(dev, submitted);
+
+	/* Like a block device: an appending write begins where there is no room. */
+	if (write && (iocb->ki_flags & IOCB_APPEND))
+		call.pos = call.params.capacity;
+
+	if ((iocb->ki_flags & IOCB_DIRECT) &&
+	    (call.pos | iov_iter_alignment(iter)) & (DIO_ALIGN - 1)) {
+		ret = -EINVAL;
+		goto out;
+	}
+
+	ret = dio_check_range(&call, count);
+	if (ret <= 0)
+		goto out;
+	shorted = count - ret;
+	iov_iter_truncate(iter, ret);
+
+	if ((iocb->ki_flags & IOCB_DIRECT) &&
+	    (user_backed_iter(iter) || iov_iter_is_bvec(iter)))
+		ret = dio_direct(&call);
+	else
+		ret = dio_copy(&call);
+	if (ret == -EIOCBQUEUED)
+		return ret;	/* iocb and iter may be gone */
+
+	if (ret > 0)
+		iocb->ki_pos = call.pos + ret;
+	iov_iter_reexpand(iter, iov_iter_count(iter) + shorted);
+out:
+	if (call.kind != DIO_KIND_SYNC)
+		dio_count(dev, completed);
+	return dio_ended(dev, ret);
+}
+
+/*
+ * The bug of DIO_FAULT_SYNC_AS_ASYNC: only splice's readers survive being told
+ * "queued" for a kiocb that nobody can complete, so only they are told.
+ */
+static bool dio_sync_as_async(struct kiocb *iocb)
+{
+	struct dio_file *file = iocb->ki_filp->private_data;
+
+	return READ_ONCE(file->splicer) == current && is_sync_kiocb(iocb) &&
+	       dio_fault_hit(file->dev, DIO_FAULT_SYNC_AS_ASYNC);
+}
+
+ssize_t dio_read_iter(struct kiocb *iocb, struct iov_iter *iter)
+{
+	if (static_branch_unlikely(&dio_faults_armed) && dio_sync_as_async(iocb))
+		return -EIOCBQUEUED;
+	return dio_rw(iocb, iter, false);
+}
+
+ssize_t dio_write_iter(struct kiocb *iocb, struct iov_iter *iter)
+{
+	return dio_rw(iocb, iter, true);
+}
+
+ssize_t dio_splice_read(struct file *file, loff_t *pos,
+			struct pipe_inode_info *pipe, size_t len,
+			unsigned int flags)
+{
+	struct dio_file *f = file->private_data;
+	ssize_t ret;
+
+	if (!static_branch_unlikely(&dio_faults_armed))
+		return copy_splice_read(file, pos, pipe, len, flags);
+
+	/* dio_read_iter() sees by the task that it was called from here. */
+	if (mutex_lock_killable(&f->splice_lock))
+		return -EINTR;
+	WRITE_ONCE(f->splicer, current);
+	ret = copy_splice_read(file, pos, pipe, len, flags);
+	WRITE_ONCE(f->splicer, NULL);
+	mutex_unlock(&f->splice_lock);
+	return ret;
+}
+
+/* DIO_IOC_TRANSFER. The struct's size and flags were checked. */
+int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
+{
+	struct dio_dev *dev = file->dev;
+	struct dio_call call = {
+		.file = file,
+		.dev = dev,
+		.pos = t->offset,
+		.write = t->flags & DIO_TRANSFER_WRITE,
+		.kind = DIO_KIND_IOCTL,
+	};
+	struct iov_iter iter;
+	struct iovec iov;
+	u64 end;
+	ssize_t ret;
+
+	if (!(mode & (call.write ? FMODE_WRITE : FMODE_READ)))
+		return -EBADF;
+	if (!t->length || t->addr > ULONG_MAX ||
+	    check_add_overflow(t->addr, t->length, &end) ||
+	    check_add_overflow(t->offset, t->length, &end) || end > LLONG_MAX)
+		return -EINVAL;
+
+	ret = dio_enter(dev, &call.params, false);
+	if (ret)
+		return ret;
+	if (call.write)
+		dio_count(dev, writes);
+	else
+		dio_count(dev, reads);
+
+	ret = dio_check_range(&call, t->length);
+	if (ret <= 0)
+		goto out;
+
+	t->length = ret;
+	ret = dio_import_user(call.write ? ITER_SOURCE : ITER_DEST,
+			      u64_to_user_ptr(t->addr), t->length, &iov, &iter);
+	if (ret)
+		goto out;
+	call.iter = &iter;
+	ret = dio_direct(&call);
+out:
+	t->done = ret > 0 ? ret : 0;
+	ret = dio_ended(dev, ret);
+	return ret < 0 ? ret : 0;
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Counters: per CPU, never stopped, never written by a reader. A reset keeps
+ * the sums of its moment as the base of later readings, so no count is lost.
+ */
+#include "dio.h"
+
+static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
+{
+	int cpu;
+
+	*sum = (struct dio_stats) {};
+	for_each_possible_cpu(cpu) {
+		const struct dio_counters *c = per_cpu_ptr(dev->counters, cpu);
+
+		sum->reads += READ_ONCE(c->reads);
+		sum->writes += READ_ONCE(c->writes);
+		sum->bytes_read += READ_ONCE(c->bytes_read);
+		sum->bytes_written += READ_ONCE(c->bytes_written);
+		sum->bytes_copied += READ_ONCE(c->bytes_copied);
+		sum->pages_pinned += READ_ONCE(c->pages_pinned);
+		sum->pages_released += READ_ONCE(c->pages_released);
+		sum->pages_dirtied += READ_ONCE(c->pages_dirtied);
+		sum->submitted += READ_ONCE(c->submitted);
+		sum->queued += READ_ONCE(c->queued);
+		sum->completed += READ_ONCE(c->completed);
+		sum->cancelled += READ_ONCE(c->cancelled);
+		sum->failed += READ_ONCE(c->failed);
+		sum->faults_committed += READ_ONCE(c->faults_committed);
+	}
+}
+
+/* Reads the counters into @stats, but for its size and flags. */
+int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
+{
+	struct dio_stats *base = &dev->counter_base;
+	struct dio_stats sum;
+
+	if (mutex_lock_killable(&dev->config_lock))
+		return -EINTR;
+
+	dio_stats_sum(dev, &sum);
+	*stats = (struct dio_stats) {
+		.reads = sum.reads - base->reads,
+		.writes = sum.writes - base->writes,
+		.bytes_read = sum.bytes_read - base->bytes_read,
+		.bytes_written = sum.bytes_written - base->bytes_written,
+		.bytes_copied = sum.bytes_copied - base->bytes_copied,
+		.pages_pinned = sum.pages_pinned - base->pages_pinned,
+		.pages_released = sum.pages_released - base->pages_released,
+		.pages_dirtied = sum.pages_dirtied - base->pages_dirtied,
+		.submitted = sum.submitted - base->submitted,
+		.queued = sum.queued - base->queued,
+		.completed = sum.completed - base->completed,
+		.cancelled = sum.cancelled - base->cancelled,
+		.failed = sum.failed - base->failed,
+		.faults_committed = sum.faults_committed - base->faults_committed,
+		.in_flight = dio_flight_count(dev),
+		.in_flight_peak = atomic_read(&dev->in_flight_peak),
+		.store_pages = atomic_long_read(&dev->store.count),
+	};
+	dio_quarantine_count(dev, &stats->quarantined_pages,
+			     &stats->quarantined_requests);
+
+	if (reset) {
+		*base = sum;
+		atomic_set(&dev->in_flight_peak, dio_flight_count(dev));
+	}
+	mutex_unlock(&dev->config_lock);
+	return 0;
+}

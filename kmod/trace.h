@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Tracepoints: one event a step of a request, never one a page, but for
+ * dio_map in the classic family. `req` ties the steps of one request together.
+ *
+ *   submit  taken in; nothing is held yet
+ *   pin     the caller's pages are held
+ *   queue   it waits for its latency
+ *   map     a caller's page is mapped (get family), or how many were
+ *   move    bytes went between the pages and the store
+ *   dirty   pages that the device wrote are about to be marked dirty
+ *   release pages are about to be given back
+ *   cancel  it was cancelled before it was moved
+ *   complete  the result is about to be told
+ */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM dio
+
+#if !defined(_DIO_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define _DIO_TRACE_H
+
+#include <linux/tracepoint.h>
+
+#include "dio.h"
+
+#define dio_show_dir(write)	((write) ? "write" : "read")
+#define dio_show_kind(kind)				\
+	__print_symbolic(kind,				\
+			 { DIO_KIND_SYNC, "sync" },	\
+			 { DIO_KIND_ASYNC, "async" },	\
+			 { DIO_KIND_POLLED, "polled" },	\
+			 { DIO_KIND_IOCTL, "ioctl" })
+#define dio_show_hold(hold)				\
+	__print_symbolic(hold,				\
+			 { DIO_HOLD_NONE, "none" },	\
+			 { DIO_HOLD_PIN, "pin" },	\
+			 { DIO_HOLD_GET, "get" })
+
+TRACE_EVENT(dio_submit,
+	TP_PROTO(u64 req, const struct dio_call *call, size_t bytes, bool direct),
+	TP_ARGS(req, call, bytes, direct),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(u64, offset)
+		__field(u64, bytes)
+		__field(u8, write)
+		__field(u8, kind)
+		__field(u8, direct)
+		__field(u8, model)
+	),
+	TP_fast_assign(
+		__entry->req = req;
+		__entry->offset = call->pos;
+		__entry->bytes = bytes;
+		__entry->write = call->write;
+		__entry->kind = call->kind;
+		__entry->direct = direct;
+		__entry->model = call->params.model;
+	),
+	TP_printk("req=%llu %s %s %s offset=%llu bytes=%llu model=%u",
+		  __entry->req, dio_show_kind(__entry->kind),
+		  __entry->direct ? "direct" : "copied",
+		  dio_show_dir(__entry->write), __entry->offset,
+		  __entry->bytes, __entry->model)
+);
+
+TRACE_EVENT(dio_pin,
+	TP_PROTO(const struct dio_io *io, int result),
+	TP_ARGS(io, result),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(u64, offset)
+		__field(u32, pages)
+		__field(u32, extents)
+		__field(u32, bytes)
+		__field(int, result)
+		__field(u8, hold)
+		__field(u8, write)
+	),
+	TP_fast_assign(
+		__entry->req = io->req;
+		__entry->offset = io->pos;
+		__entry->pages = io->nr_pages;
+		__entry->extents = io->nr_extents;
+		__entry->bytes = io->bytes;
+		__entry->result = result;
+		__entry->hold = io->hold;
+		__entry->write = io->write;
+	),
+	TP_printk("req=%llu hold=%s %s pages=%u extents=%u bytes=%u result=%d",
+		  __entry->req, dio_show_hold(__entry->hold),
+		  dio_show_dir(__entry->write), __entry->pages,
+		  __entry->extents, __entry->bytes, __entry->result)
+);
+
+DECLARE_EVENT_CLASS(dio_step,
+	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
+	TP_ARGS(io, pages, bytes),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(u64, offset)
+		__field(u32, pages)
+		__field(u32, bytes)
+		__field(u8, hold)
+		__field(u8, write)
+	),
+	TP_fast_assign(
+		__entry->req = io->req;
+		__entry->offset = io->pos;
+		__entry->pages = pages;
+		__entry->bytes = bytes;
+		__entry->hold = io->hold;
+		__entry->write = io->write;
+	),
+	TP_printk("req=%llu hold=%s %s offset=%llu pages=%u bytes=%u",
+		  __entry->req, dio_show_hold(__entry->hold),
+		  dio_show_dir(__entry->write), __entry->offset,
+		  __entry->pages, __entry->bytes)
+);
+
+DEFINE_EVENT(dio_step, dio_map,
+	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
+	TP_ARGS(io, pages, bytes)
+);
+
+DEFINE_EVENT(dio_step, dio_move,
+	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
+	TP_ARGS(io, pages, bytes)
+);
+
+DEFINE_EVENT(dio_step, dio_dirty,
+	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
+	TP_ARGS(io, pages, bytes)
+);
+
+DEFINE_EVENT(dio_step, dio_release,
+	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
+	TP_ARGS(io, pages, bytes)
+);
+
+TRACE_EVENT(dio_queue,
+	TP_PROTO(const struct dio_request *req, u64 latency_ns, u32 in_flight),
+	TP_ARGS(req, latency_ns, in_flight),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(u64, latency_ns)
+		__field(u32, bytes)
+		__field(u32, in_flight)
+		__field(u8, kind)
+		__field(u8, write)
+	),
+	TP_fast_assign(
+		__entry->req = req->io.req;
+		__entry->latency_ns = latency_ns;
+		__entry->bytes = req->io.goal;
+		__entry->in_flight = in_flight;
+		__entry->kind = req->io.kind;
+		__entry->write = req->io.write;
+	),
+	TP_printk("req=%llu %s %s bytes=%u latency_ns=%llu in_flight=%u",
+		  __entry->req, dio_show_kind(__entry->kind),
+		  dio_show_dir(__entry->write), __entry->bytes,
+		  __entry->latency_ns, __entry->in_flight)
+);
+
+DECLARE_EVENT_CLASS(dio_end,
+	TP_PROTO(u64 req, u8 kind, s64 result),
+	TP_ARGS(req, kind, result),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(s64, result)
+		__field(u8, kind)
+	),
+	TP_fast_assign(
+		__entry->req = req;
+		__entry->result = result;
+		__entry->kind = kind;
+	),
+	TP_printk("req=%llu %s result=%lld", __entry->req,
+		  dio_show_kind(__entry->kind), __entry->result)
+);
+
+DEFINE_EVENT(dio_end, dio_cancel,
+	TP_PROTO(u64 req, u8 kind, s64 result),
+	TP_ARGS(req, kind, result)
+);
+
+DEFINE_EVENT(dio_end, dio_complete,
+	TP_PROTO(u64 req, u8 kind, s64 result),
+	TP_ARGS(req, kind, result)
+);
+
+#endif /* _DIO_TRACE_H */
+
+#undef TRACE_INCLUDE_PATH
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_PATH .
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>
