@@ -28,6 +28,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			writeCommand(),
 			copyCommand(),
 			faultCommand(),
+			demoCommand(),
 			auditCommand(),
 			vmCommand(),
 		},

@@ -18,9 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mounts are the places where tracefs is looked for.
-var Mounts = []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}
-
 // Options shape an instance.
 type Options struct {
 	Name     string // the instance's; must be unique: put the process id in
@@ -38,14 +35,18 @@ type Instance struct {
 
 // Root is the folder where tracefs is mounted. An error says how to mount it.
 func Root() (string, error) {
-	for _, dir := range Mounts {
+	return rootIn("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+}
+
+func rootIn(mounts ...string) (string, error) {
+	for _, dir := range mounts {
 		if _, err := os.Stat(filepath.Join(dir, "instances")); err == nil {
 			return dir, nil
 		} else if errors.Is(err, os.ErrPermission) {
 			return "", fmt.Errorf("tracefs at %s: %w (run as root)", dir, err)
 		}
 	}
-	return "", fmt.Errorf("tracefs isn't mounted: mount -t tracefs nodev %s (as root): %w", Mounts[0], os.ErrNotExist)
+	return "", fmt.Errorf("tracefs isn't mounted: mount -t tracefs nodev %s (as root): %w", mounts[0], os.ErrNotExist)
 }
 
 // Open makes an instance. Needs root.
