@@ -112,14 +112,37 @@ static ssize_t dio_copy(struct dio_call *call)
 	return ret;
 }
 
-/* Counts a call that ended here; -EIOCBQUEUED ends later and elsewhere. */
-static ssize_t dio_ended(struct dio_dev *dev, ssize_t ret)
+/* Counts a call in; @by is -1 when it turns out not to have begun. */
+static void dio_account(const struct dio_call *call, s64 by)
 {
-	if (ret != -EIOCBQUEUED) {
+	if (call->write)
+		dio_add(call->dev, writes, by);
+	else
+		dio_add(call->dev, reads, by);
+	if (call->kind == DIO_KIND_ASYNC || call->kind == DIO_KIND_POLLED)
+		dio_add(call->dev, submitted, by);
+}
+
+/*
+ * Ends a call that was served here; one that was queued ends elsewhere. One that
+ * would have to wait and may not is going to come again: it counts then.
+ */
+static ssize_t dio_ended(const struct dio_call *call, ssize_t ret)
+{
+	struct dio_dev *dev = call->dev;
+
+	if (ret == -EIOCBQUEUED)
+		return ret;
+
+	if (ret == -EAGAIN && call->nowait) {
+		dio_account(call, -1);
+	} else {
 		if (ret < 0)
 			dio_count(dev, failed);
-		dio_leave(dev);
+		if (call->kind == DIO_KIND_ASYNC || call->kind == DIO_KIND_POLLED)
+			dio_count(dev, completed);
 	}
+	dio_leave(dev);
 	return ret;
 }
 
@@ -152,12 +175,7 @@ static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
 	ret = dio_enter(dev, &call.params, call.nowait);
 	if (ret)
 		return ret;
-	if (write)
-		dio_count(dev, writes);
-	else
-		dio_count(dev, reads);
-	if (call.kind != DIO_KIND_SYNC)
-		dio_count(dev, submitted);
+	dio_account(&call, 1);
 
 	/* Like a block device: an appending write begins where there is no room. */
 	if (write && (iocb->ki_flags & IOCB_APPEND))
@@ -187,9 +205,7 @@ static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
 		iocb->ki_pos = call.pos + ret;
 	iov_iter_reexpand(iter, iov_iter_count(iter) + shorted);
 out:
-	if (call.kind != DIO_KIND_SYNC)
-		dio_count(dev, completed);
-	return dio_ended(dev, ret);
+	return dio_ended(&call, ret);
 }
 
 /*
@@ -262,10 +278,7 @@ int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
 	ret = dio_enter(dev, &call.params, false);
 	if (ret)
 		return ret;
-	if (call.write)
-		dio_count(dev, writes);
-	else
-		dio_count(dev, reads);
+	dio_account(&call, 1);
 
 	ret = dio_check_range(&call, t->length);
 	if (ret <= 0)
@@ -280,6 +293,6 @@ int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
 	ret = dio_direct(&call);
 out:
 	t->done = ret > 0 ? ret : 0;
-	ret = dio_ended(dev, ret);
+	ret = dio_ended(&call, ret);
 	return ret < 0 ? ret : 0;
 }
