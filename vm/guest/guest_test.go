@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package guest
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dio/vm/wire"
+)
+
+// fake is a System without a kernel. What PID 1 does is written down.
+type fake struct {
+	mu       sync.Mutex
+	did      []string
+	mountErr map[string]error // by file system
+	loadErr  error
+	startErr error
+	port     io.ReadWriter
+	stdin    *pipeBuffer
+	stdout   string
+	kmsg     string
+	leaks    string
+	// waits are what Wait gives, in turn; a nil channel gives them at once.
+	waits   []waited
+	release chan struct{} // if any, Wait blocks for the command until it is closed
+	killed  []unix.Signal
+	resized []wire.Size
+}
+
+type waited struct {
+	pid int
+	ws  unix.WaitStatus
+	err error
+}
+
+const pid = 100
+
+func exited(code int) unix.WaitStatus        { return unix.WaitStatus(code << 8) }
+func signaled(s unix.Signal) unix.WaitStatus { return unix.WaitStatus(s) }
+
+type pipeBuffer struct {
+	mu     sync.Mutex
+	b      bytes.Buffer
+	closed chan struct{}
+}
+
+func (p *pipeBuffer) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.Write(b)
+}
+func (p *pipeBuffer) Close() error { close(p.closed); return nil }
+
+type output struct{ io.Reader }
+
+func (output) Drain() {}
+
+func (f *fake) note(s string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.did = append(f.did, s)
+}
+
+func (f *fake) Mkdir(p string, _ uint32) error {
+	if strings.HasPrefix(p, "/sys/") {
+		return unix.EEXIST
+	}
+	return nil
+}
+func (f *fake) Mount(_, target, fstype string, _ uintptr, _ string) error {
+	if err := f.mountErr[fstype]; err != nil {
+		return err
+	}
+	f.note("mount " + target)
+	return nil
+}
+func (f *fake) LoadModule(p string) error {
+	f.note("load " + p)
+	if strings.Contains(p, "bad") {
+		return f.loadErr
+	}
+	return nil
+}
+func (f *fake) OpenPort(string, time.Duration) (io.ReadWriter, error) {
+	f.note("port")
+	if f.port == nil {
+		return nil, errors.New("no port")
+	}
+	return f.port, nil
+}
+func (f *fake) FindDisk(time.Duration) (string, error) { return "/dev/nvme0n1", nil }
+func (f *fake) Settle()                                { f.note("settle") }
+func (f *fake) Start(c Command) (Process, error) {
+	f.note("start " + strings.Join(c.Args, " ") + " in " + c.Dir)
+	if f.startErr != nil {
+		return Process{}, f.startErr
+	}
+	p := Process{Pid: pid, Stdout: output{strings.NewReader(f.stdout)}, Stderr: output{strings.NewReader("")},
+		Resize: func(s wire.Size) error { f.mu.Lock(); f.resized = append(f.resized, s); f.mu.Unlock(); return nil }}
+	if c.Stdin {
+		p.Stdin = f.stdin
+	}
+	return p, nil
+}
+func (f *fake) Wait() (int, unix.WaitStatus, error) {
+	f.mu.Lock()
+	w := f.waits[0]
+	f.waits = f.waits[1:]
+	f.mu.Unlock()
+	if w.pid == pid && f.release != nil {
+		<-f.release
+	}
+	return w.pid, w.ws, w.err
+}
+func (f *fake) Kill(p int, s unix.Signal) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p != -pid {
+		return unix.ESRCH
+	}
+	f.killed = append(f.killed, s)
+	if f.release != nil {
+		close(f.release)
+	}
+	return nil
+}
+func (f *fake) Kmsg() (Output, error)   { return output{strings.NewReader(f.kmsg)}, nil }
+func (f *fake) Kmemleak() string        { return f.leaks }
+func (f *fake) Greeting() wire.Greeting { return wire.Greeting{Release: "1.2.3"} }
+func (f *fake) PowerOff() error         { f.note("power off"); return nil }
+
+// run1 is one run of PID 1 against a host that answers as the real one, and
+// does what host does besides. It returns what the guest sent.
+func run1(t *testing.T, f *fake, cfg Config, host func(w *wire.Writer)) ([]wire.Frame, error) {
+	t.Helper()
+	if len(cfg.Args) == 0 {
+		cfg.Args = []string{"/bin/sh"}
+	}
+	b, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(t.TempDir(), "run.json")
+	if err := os.WriteFile(p, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := net.Pipe()
+	f.port = theirs
+	frames := make(chan []wire.Frame, 1)
+	go func() {
+		var got []wire.Frame
+		r, w := wire.NewReader(ours), wire.NewWriter(ours)
+		for {
+			fr, err := r.Next()
+			if err != nil {
+				frames <- got
+				return
+			}
+			got = append(got, fr)
+			switch fr.Type {
+			case wire.Hello:
+				if host != nil {
+					go host(w)
+				}
+			case wire.Exit, wire.Fail:
+				_ = w.Send(wire.Bye, 0, nil)
+			}
+		}
+	}()
+	err = Run(f, p)
+	theirs.Close()
+	return <-frames, err
+}
+
+func find(frames []wire.Frame, typ wire.Type) (text string, found bool) {
+	for _, f := range frames {
+		if f.Type == typ {
+			text += string(f.Payload)
+			found = true
+		}
+	}
+	return text, found
+}
+
+func exitOf(t *testing.T, frames []wire.Frame) wire.Status {
+	t.Helper()
+	text, ok := find(frames, wire.Exit)
+	if !ok {
+		t.Fatalf("no exit among %d frames", len(frames))
+	}
+	var s wire.Status
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestOrder(t *testing.T) {
+	f := &fake{stdout: "hello", kmsg: "[    1.000000] a record\n", leaks: "unreferenced object 0x1", waits: []waited{{pid, exited(7), nil}}}
+	frames, err := run1(t, f, Config{Early: []string{"/virtio.ko"}, Modules: []string{"/dio.ko"}, Disk: true, Dir: "/work"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, want := range []string{"mount /dev", "mount /proc", "load /virtio.ko", "port", "mount /tmp", "settle", "mount " + DiskPath, "load /dio.ko", "start /bin/sh in /work", "power off"} {
+		i := slices.Index(f.did, want)
+		if i < 0 {
+			t.Fatalf("%q was not done: %q", want, f.did)
+		}
+		order = append(order, want)
+		if j := slices.Index(f.did, order[max(0, len(order)-2)]); j > i {
+			t.Errorf("%q came before %q", want, f.did[j])
+		}
+	}
+	if s := exitOf(t, frames); s.Code != 7 {
+		t.Errorf("status %+v", s)
+	}
+	if out, _ := find(frames, wire.Stdout); out != "hello" {
+		t.Errorf("stdout %q", out)
+	}
+	if log, _ := find(frames, wire.Kmsg); !strings.Contains(log, "a record") || !strings.Contains(log, "unreferenced object") {
+		t.Errorf("kernel log %q", log)
+	}
+	if frames[len(frames)-1].Type != wire.Exit || frames[0].Type != wire.Hello {
+		t.Error("Hello must be first and Exit last: what follows Exit is lost")
+	}
+}
+
+// Orphans that PID 1 inherits are reaped, and interrupted waits repeated.
+func TestReap(t *testing.T) {
+	f := &fake{waits: []waited{{0, 0, unix.EINTR}, {55, exited(1), nil}, {56, signaled(unix.SIGKILL), nil}, {pid, signaled(unix.SIGSEGV), nil}}}
+	frames, err := run1(t, f, Config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := exitOf(t, frames); s.Code != 139 || s.Signal != "SIGSEGV" {
+		t.Errorf("status %+v", s)
+	}
+	if len(f.waits) != 0 {
+		t.Errorf("%d children were left", len(f.waits))
+	}
+}
+
+func TestWaitFails(t *testing.T) {
+	f := &fake{waits: []waited{{0, 0, unix.ECHILD}}}
+	frames, _ := run1(t, f, Config{}, nil)
+	if text, ok := find(frames, wire.Fail); !ok || !strings.Contains(text, "wait") {
+		t.Errorf("fail %q", text)
+	}
+	if _, ok := find(frames, wire.Exit); ok {
+		t.Error("a lost command was told as ended")
+	}
+}
+
+func TestSignalAndResize(t *testing.T) {
+	f := &fake{release: make(chan struct{}), waits: []waited{{pid, signaled(unix.SIGTERM), nil}}}
+	frames, err := run1(t, f, Config{}, func(w *wire.Writer) {
+		// The command may not have started yet: keep asking.
+		for range 100 {
+			time.Sleep(5 * time.Millisecond)
+			f.mu.Lock()
+			started := slices.ContainsFunc(f.did, func(s string) bool { return strings.HasPrefix(s, "start") })
+			f.mu.Unlock()
+			if started {
+				break
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		_ = w.SendJSON(wire.Resize, wire.Size{Rows: 3, Cols: 4})
+		_ = w.SendUint32(wire.Signal, uint32(unix.SIGTERM))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := exitOf(t, frames); s.Code != 143 || s.Signal != "SIGTERM" {
+		t.Errorf("status %+v", s)
+	}
+	if len(f.killed) != 1 || f.killed[0] != unix.SIGTERM || len(f.resized) != 1 || f.resized[0] != (wire.Size{Rows: 3, Cols: 4}) {
+		t.Errorf("killed %v, resized %v", f.killed, f.resized)
+	}
+}
+
+func TestInput(t *testing.T) {
+	f := &fake{release: make(chan struct{}), stdin: &pipeBuffer{closed: make(chan struct{})}, waits: []waited{{pid, exited(0), nil}}}
+	go func() { <-f.stdin.closed; time.Sleep(20 * time.Millisecond); close(f.release) }()
+	frames, err := run1(t, f, Config{Stdin: true}, func(w *wire.Writer) {
+		_ = w.Send(wire.Stdin, 0, []byte("one "))
+		_ = w.Send(wire.Stdin, 0, []byte("two"))
+		_ = w.Send(wire.StdinEnd, 0, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.stdin.b.String(); got != "one two" {
+		t.Errorf("the command read %q", got)
+	}
+	credit := 0
+	for _, fr := range frames {
+		if fr.Type == wire.Credit {
+			n, err := fr.Uint32()
+			if err != nil {
+				t.Error(err)
+			}
+			credit += int(n)
+		}
+	}
+	if credit != len("one two") {
+		t.Errorf("granted %d bytes", credit)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		f    *fake
+		cfg  Config
+		want string // within Fail
+	}{
+		"module":                      {&fake{loadErr: unix.ENOEXEC}, Config{Modules: []string{"/bad.ko"}}, "/bad.ko"},
+		"symbol":                      {&fake{loadErr: unix.ENOENT}, Config{Modules: []string{"/bad.ko"}}, "symbol"},
+		"a file system":               {&fake{mountErr: map[string]error{"tmpfs": unix.ENOMEM}}, Config{}, "tmpfs"},
+		"an optional one that breaks": {&fake{mountErr: map[string]error{"debugfs": unix.ENOMEM}}, Config{}, "debugfs"},
+		"the disk":                    {&fake{mountErr: map[string]error{"ext4": unix.EINVAL}}, Config{Disk: true}, DiskPath},
+	} {
+		frames, _ := run1(t, c.f, c.cfg, nil)
+		text, ok := find(frames, wire.Fail)
+		if !ok || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %q, want %q in it", name, text, c.want)
+		}
+		if !slices.Contains(c.f.did, "power off") {
+			t.Errorf("%s: the guest was left running", name)
+		}
+	}
+	// Not having an optional one is no failure.
+	f := &fake{mountErr: map[string]error{"tracefs": unix.ENODEV, "bpf": unix.ENOENT, "devtmpfs": unix.EBUSY}, waits: []waited{{pid, exited(0), nil}}}
+	frames, err := run1(t, f, Config{}, nil)
+	if err != nil || exitOf(t, frames).Code != 0 {
+		t.Errorf("without tracefs: %v", err)
+	}
+}
+
+func TestCannotStart(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  Config
+		err  error
+		code int
+	}{
+		"not there":      {Config{Args: []string{"no-such-program"}}, nil, 127},
+		"not executable": {Config{Args: []string{"/bin/sh"}}, unix.EACCES, 126},
+		"no interpreter": {Config{Args: []string{"/bin/sh"}}, unix.ENOENT, 127},
+	} {
+		f := &fake{startErr: c.err}
+		frames, _ := run1(t, f, c.cfg, nil)
+		if s := exitOf(t, frames); s.Code != c.code {
+			t.Errorf("%s: %+v, want %d", name, s, c.code)
+		}
+		if note, _ := find(frames, wire.Note); !strings.Contains(note, c.cfg.Args[0]) {
+			t.Errorf("%s: the person is told %q", name, note)
+		}
+	}
+}
+
+func TestNoConfig(t *testing.T) {
+	for name, text := range map[string]string{"missing": "", "no JSON": "{", "no command": "{}"} {
+		p := filepath.Join(t.TempDir(), "run.json")
+		if text != "" {
+			if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := &fake{}
+		if err := Run(f, p); err == nil || !slices.Equal(f.did, []string{"power off"}) {
+			t.Errorf("%s: %v, did %q", name, err, f.did)
+		}
+	}
+}
+
+func TestOuts(t *testing.T) {
+	d := t.TempDir()
+	for p, text := range map[string]string{"tree/a": "A", "tree/sub/b": "BB", "empty": ""} {
+		p = filepath.Join(d, p)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("a", d+"/tree/link"); err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{waits: []waited{{pid, exited(0), nil}}}
+	frames, err := run1(t, f, Config{Outs: []string{d + "/tree", d + "/nosuch", d + "/empty", "/proc/self/comm"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tars, ends := map[uint8]*bytes.Buffer{}, map[uint8]string{}
+	for _, fr := range frames {
+		switch fr.Type {
+		case wire.Tar:
+			if tars[fr.Stream] == nil {
+				tars[fr.Stream] = new(bytes.Buffer)
+			}
+			tars[fr.Stream].Write(fr.Payload)
+		case wire.OutEnd:
+			ends[fr.Stream] = string(fr.Payload)
+		}
+	}
+	names := func(n uint8) string {
+		var out []string
+		for r := tar.NewReader(tars[n]); ; {
+			h, err := r.Next()
+			if err != nil {
+				return strings.Join(out, " ")
+			}
+			b, _ := io.ReadAll(r)
+			out = append(out, h.Name+"="+string(b)+h.Linkname)
+		}
+	}
+	if got := names(0); got != "./= a=A link=a sub/= sub/b=BB" && got != ".= a=A link=a sub= sub/b=BB" {
+		t.Errorf("tree: %q", got)
+	}
+	if ends[1] == "" || ends[0] != "" || ends[2] != "" {
+		t.Errorf("ends %q", ends)
+	}
+	if got := names(2); got != ".=" {
+		t.Errorf("empty: %q", got)
+	}
+	if got := names(3); len(got) < 3 || ends[3] != "" {
+		t.Errorf("a file of /proc: %q, %q", got, ends[3])
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	env := environment([]string{"HOME=/x", "NEW=1", "NEW=2"})
+	for want, n := range map[string]int{"HOME=/x": 1, "HOME=/root": 0, "NEW=2": 1, "NEW=1": 0, "PATH=" + searchPath: 1} {
+		got := 0
+		for _, e := range env {
+			if e == want {
+				got++
+			}
+		}
+		if got != n {
+			t.Errorf("%s: %d times in %q", want, got, env)
+		}
+	}
+}
+
+func TestConsoleLine(t *testing.T) {
+	for rec, want := range map[string]string{
+		"4,12,5123456,-;WARNING: CPU: 0\n SUBSYSTEM=x\n": "[    5.123456] WARNING: CPU: 0\n",
+		"6,1,0,c,caller=T1;text; with more\n":            "[    0.000000] text; with more\n",
+		"no record":                                      "",
+		"1,2;short":                                      "",
+		"1,2,x,-;text":                                   "",
+	} {
+		if got, ok := consoleLine(rec); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v", rec, got, ok)
+		}
+	}
+}
+
+// A child that lives on and keeps the pipe open must not hold up the end,
+// and nothing written before the end may be lost.
+func TestDrain(t *testing.T) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[1])
+	d, err := newDrainable(p[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("x"), 50000)
+	if _, err := unix.Write(p[1], want); err != nil {
+		t.Fatal(err)
+	}
+	d.Drain()
+	d.Drain() // twice is once
+	got, err := io.ReadAll(d)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+// The real Start and Wait, which need no root: streams, status, group.
+func TestLinuxStart(t *testing.T) {
+	p, err := Linux{}.Start(Command{Path: "/bin/sh", Args: []string{"sh", "-c", "cat; echo err >&2; exit 5"}, Dir: "/nonexistent", Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Stdin.Write([]byte("in")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(p.Stdout)
+	if err != nil || string(out) != "in" {
+		t.Errorf("stdout %q, %v", out, err)
+	}
+	if errText, err := io.ReadAll(p.Stderr); err != nil || string(errText) != "err\n" {
+		t.Errorf("stderr %q, %v", errText, err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(p.Pid, &ws, 0, nil); err != nil || ws.ExitStatus() != 5 {
+		t.Errorf("status %v, %v", ws.ExitStatus(), err)
+	}
+	if _, err := (Linux{}).Start(Command{Path: "/nonexistent", Args: []string{"x"}, Dir: "/"}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a missing program: %v", err)
+	}
+}
+
+func TestLinuxTTY(t *testing.T) {
+	p, err := Linux{}.Start(Command{Path: "/bin/sh", Args: []string{"sh", "-c", "stty size; tty >/dev/null && echo terminal"}, Dir: "/",
+		Env: []string{"PATH=/usr/bin:/bin"}, TTY: &wire.Size{Rows: 11, Cols: 22}})
+	if err != nil {
+		t.Skipf("no pseudo terminal here: %v", err)
+	}
+	out, err := io.ReadAll(p.Stdout)
+	if err != nil || string(out) != "11 22\r\nterminal\r\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(p.Pid, &ws, 0, nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vm
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dio/vm/initramfs"
+	"dio/vm/wire"
+)
+
+func TestComplaints(t *testing.T) {
+	guilty := []string{
+		"WARNING: CPU: 1 PID: 77 at mm/gup.c:123 unpin_user_page+0x1/0x2 [dio]",
+		"WARNING: mm/gup.c:123 at unpin_user_page+0x1/0x2, CPU#0: dioctl/77",
+		"WARNING: possible recursive locking detected",
+		"WARNING: possible circular locking dependency detected",
+		"WARNING: suspicious RCU usage",
+		"BUG: kernel NULL pointer dereference, address: 0000000000000008",
+		"BUG: KASAN: slab-use-after-free in dio_complete+0x1/0x2 [dio]",
+		"BUG: sleeping function called from invalid context at mm/x.c:1",
+		"BUG: unable to handle page fault for address: ffffc90000",
+		"BUG: scheduling while atomic: dioctl/77/0x00000002",
+		"BUG: Bad page state in process dioctl  pfn:12345",
+		"BUG: workqueue lockup - pool cpus=0",
+		"kernel BUG at mm/swap.c:12!",
+		"Oops: 0002 [#1] PREEMPT SMP NOPTI",
+		"Oops: general protection fault, probably for non-canonical address 0xdead",
+		"general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+		"Kernel panic - not syncing: sysrq triggered crash",
+		"INFO: task dioctl:77 blocked for more than 60 seconds.",
+		"rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+		"rcu: INFO: rcu_preempt self-detected stall on CPU",
+		"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [dioctl:77]",
+		"kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+		"unreferenced object 0xffff888003 (size 64):",
+		"kmemleak: unreferenced object 0xffff888003 (size 64):",
+		"refcount_t: underflow; use-after-free.",
+		"list_del corruption. prev->next should be x, but was y",
+		"list_add corruption. next->prev should be prev (x), but was y.",
+		"UBSAN: array-index-out-of-bounds in drivers/x.c:1:2",
+		"BUG dio_request (Tainted: G           O      ): Objects remaining on __kmem_cache_shutdown()",
+		"=== Objects remaining in dio_request on __kmem_cache_shutdown()",
+	}
+	innocentLines := []string{
+		"dio: loading out-of-tree module taints kernel.",
+		"dio: module verification failed: signature and/or required key missing - tainting kernel",
+		"Command line: console=ttyS0 oops=panic panic=-1",
+		"mtrr: your CPUs had inconsistent variable MTRR settings",
+		"clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc-early' as unstable because the skew is too large:",
+		"acpi PNP0A03:00: fail to add MMCONFIG information",
+		"Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
+		"[Firmware Bug]: TSC doesn't count with P0 frequency!",
+		"kmemleak: Kernel memory leak detector initialized (mem pool available: 15669)",
+		"kfence: initialized - using 2097152 bytes for 255 objects",
+		"rcu: Preemptible hierarchical RCU implementation.",
+		"debug: a bug in nothing", "",
+	}
+	for _, l := range guilty {
+		for _, stamped := range []string{"[    5.123456] " + l, "[    5.123456][   T77] " + l, l, "[    5.123456] " + l + "\r"} {
+			if got := Complaints(stamped + "\n"); len(got) != 1 {
+				t.Errorf("missed: %q", stamped)
+			}
+		}
+	}
+	for _, l := range innocentLines {
+		if got := Complaints("[    5.123456] " + l + "\n"); len(got) != 0 {
+			t.Errorf("not a complaint: %q", l)
+		}
+	}
+	// The console and the kernel's log tell the same; twice is twice.
+	console := "[    1.000000] BUG: one\r\n[    2.000000] BUG: one\r\n"
+	if got := Complaints(console, strings.ReplaceAll(console, "\r", "")+"[    3.000000] WARNING: two\n"); len(got) != 3 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	q, err := parseVersion("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright\n")
+	if err != nil || q.Major != 10 || q.Minor != 0 || q.Version != "10.0.2" {
+		t.Errorf("%+v, %v", q, err)
+	}
+	if q, err := parseVersion("QEMU emulator version 7.2.17 (x)"); err != nil || q.Major != 7 || q.Minor != 2 {
+		t.Errorf("%+v, %v", q, err)
+	}
+	if _, err := parseVersion("what?"); err == nil {
+		t.Error("no version was read as one")
+	}
+}
+
+// An old QEMU must be refused without KVM, with a word on what to do.
+func TestFindQEMU(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	fake := filepath.Join(t.TempDir(), "qemu")
+	write := func(script string) {
+		t.Helper()
+		if err := os.WriteFile(fake, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv(qemuEnv, fake)
+	write("[ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.17' && exit\nexit 1\n")
+	_, err := FindQEMU(context.Background())
+	if !errors.Is(err, ErrNoQEMU) || !strings.Contains(err.Error(), "7.2.17") || !strings.Contains(err.Error(), "make setup") {
+		t.Errorf("old: %v", err)
+	}
+	write("[ \"$1\" = --version ] && echo 'QEMU emulator version 10.0.2' && exit\nexit 1\n")
+	if q, err := FindQEMU(context.Background()); err != nil || q.KVM || q.WhyNoKVM == "" {
+		t.Errorf("new: %+v, %v", q, err)
+	}
+	t.Setenv(qemuEnv, fake+"-not-there")
+	if _, err := FindQEMU(context.Background()); !errors.Is(err, ErrNoQEMU) || !strings.Contains(err.Error(), "make setup") {
+		t.Errorf("none: %v", err)
+	}
+}
+
+func TestArgs(t *testing.T) {
+	m := machine{kernel: "k", initrd: "i", console: "/a,b", cpus: 2, memory: 1 << 30, cmdline: "c", portFD: 3, disk: "/d", devices: []string{"edu"}, extra: []string{"-s"}}
+	emulated := strings.Join((&QEMU{}).args(m), " ")
+	for _, want := range []string{"max,-cx16,-la57", "tcg,thread=multi", "-smp 2", "-m 1024M", "path=/a,,b", "-no-reboot", "nvme", "-device edu", "fd=3"} {
+		if !strings.Contains(emulated, want) {
+			t.Errorf("no %q in %s", want, emulated)
+		}
+	}
+	if !strings.HasSuffix(emulated, " -s") {
+		t.Error("further arguments must be last, to win")
+	}
+	if kvm := strings.Join((&QEMU{KVM: true}).args(m), " "); !strings.Contains(kvm, "-accel kvm -cpu host") || strings.Contains(kvm, "tcg") {
+		t.Error(kvm)
+	}
+	m.icount = true
+	icount := strings.Join((&QEMU{KVM: true}).args(m), " ")
+	if !strings.Contains(icount, "-icount shift=0,sleep=off") || !strings.Contains(icount, "-smp 1") || strings.Contains(icount, "kvm") {
+		t.Error(icount)
+	}
+}
+
+func TestBootSector(t *testing.T) {
+	s := bootSector()
+	if len(s) != 512 || s[510] != 0x55 || s[511] != 0xaa || s[4] != 'K' || s[10]<<1|1 != probeExit {
+		t.Errorf("% x", s[:16])
+	}
+}
+
+// The control: where a guest surely boots, the probe must say so.
+func TestProbeBoots(t *testing.T) {
+	q, err := FindQEMU(context.Background())
+	if err != nil {
+		t.Skip(err)
+	}
+	if err := probeBoot(context.Background(), q.Path, "tcg", "max"); err != nil {
+		t.Errorf("the probe under emulation: %v", err)
+	}
+}
+
+func TestParseMemory(t *testing.T) {
+	for text, want := range map[string]int64{"512M": 512 << 20, "2G": 2 << 30, "2GiB": 2 << 30, "1g": 1 << 30, "134217728": 128 << 20, "1TiB": 1 << 40} {
+		if got, err := ParseMemory(text); got != want || err != nil {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"", "G", "-1G", "1X", "64M", "0", "99999999999999999999", "9999999999T", "1.5G", "1GG"} {
+		if got, err := ParseMemory(bad); err == nil {
+			t.Errorf("%q: %d", bad, got)
+		}
+	}
+}
+
+func TestParseOut(t *testing.T) {
+	if o, err := ParseOut("/tmp/a:b:c"); err != nil || o.Guest != "/tmp/a" || o.Host != "b:c" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, bad := range []string{"", "x", ":x", "x:"} {
+		if _, err := ParseOut(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestTail(t *testing.T) {
+	if got := tail("a\r\n\nb\nc\n", 2); got != "b\nc" {
+		t.Errorf("%q", got)
+	}
+	if got := panicLine("x\n[    3.000000] Kernel panic - not syncing: why\r\n"); got != "Kernel panic - not syncing: why" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestError(t *testing.T) {
+	cause := errors.New("cause")
+	e := &Error{What: "it broke", Err: cause, Tail: "last words", Console: "/log"}
+	if !errors.Is(e, cause) {
+		t.Error("the cause is hidden")
+	}
+	for _, want := range []string{"it broke", "cause", "last words", "/log"} {
+		if !strings.Contains(e.Error(), want) {
+			t.Errorf("no %q in %q", want, e.Error())
+		}
+	}
+}
+
+func TestAddCommands(t *testing.T) {
+	dir := t.TempDir()
+	prog := filepath.Join(dir, "prog")
+	if err := os.WriteFile(prog, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	t.Setenv("PATH", dir)
+	tree := initramfs.New()
+	for _, p := range []string{"/bin/sh", "/bin/dioctl"} {
+		if err := tree.Data(p, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"dioctl", "prog", "--", "./prog", "prog", "--", "prog", "--", "nosuch"}
+	if err := addCommands(tree, args); err != nil {
+		t.Fatal(err)
+	}
+	if args[3] != prog || args[1] != "prog" || args[6] != "prog" {
+		t.Errorf("%q", args)
+	}
+	if !tree.Has(prog) {
+		t.Error("the program is not in the guest")
+	}
+}
+
+// talk runs a conversation against guest, which speaks from the other end.
+func talk(t *testing.T, s *Spec, guest func(r *wire.Reader, w *wire.Writer, port net.Conn)) (Result, error) {
+	t.Helper()
+	setDefaults(s)
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer theirs.Close()
+		guest(wire.NewReader(theirs), wire.NewWriter(theirs), theirs)
+	}()
+	var res Result
+	c := newConversation(ours, s, &res, time.Now())
+	err := c.run()
+	ours.Close()
+	<-done
+	return res, c.explain(err, s)
+}
+
+func TestConversation(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	input := strings.Repeat("0123456789", 100_000) // more than the window
+	host := t.TempDir() + "/deep/out"
+	s := &Spec{Stdin: strings.NewReader(input), Stdout: &stdout, Stderr: &stderr, Outs: []Out{{"/x", host}, {"/y", host + "2"}}}
+	var got strings.Builder
+	res, err := talk(t, s, func(r *wire.Reader, w *wire.Writer, _ net.Conn) {
+		_ = w.SendJSON(wire.Hello, wire.Greeting{Release: "9.9"})
+		pending := 0
+		for {
+			f, err := r.Next()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if f.Type == wire.StdinEnd {
+				break
+			}
+			got.Write(f.Payload)
+			if pending += len(f.Payload); pending > wire.StdinWindow {
+				t.Errorf("%d bytes without credit", pending)
+			}
+			if pending > wire.StdinWindow-32<<10 {
+				_ = w.SendUint32(wire.Credit, uint32(pending))
+				pending = 0
+			}
+		}
+		_ = w.Send(wire.Stdout, 0, []byte("out"))
+		_ = w.Send(wire.Stderr, 0, []byte("err"))
+		_ = w.Send(wire.Kmsg, 0, []byte("[    1.000000] log\n"))
+		tw := tar.NewWriter(w.Stream(wire.Tar, 0))
+		_ = tw.WriteHeader(&tar.Header{Name: ".", Typeflag: tar.TypeReg, Size: 2, Mode: 0o600})
+		_, _ = tw.Write([]byte("hi"))
+		_ = tw.Close()
+		_ = w.Send(wire.OutEnd, 0, nil)
+		_ = w.Send(wire.OutEnd, 1, []byte("no such file"))
+		_ = w.SendJSON(wire.Exit, wire.Status{Code: 3})
+		if f, err := r.Next(); err != nil || f.Type != wire.Bye {
+			t.Errorf("after Exit: %v, %v", f.Type, err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Status != 3 || res.Release != "9.9" || stdout.String() != "out" || stderr.String() != "err" || res.Kmsg != "[    1.000000] log\n" {
+		t.Errorf("%+v, stdout %q, stderr %q", res, stdout.String(), stderr.String())
+	}
+	if got.String() != input {
+		t.Errorf("the guest read %d bytes of %d", got.Len(), len(input))
+	}
+	if b, _ := os.ReadFile(host); string(b) != "hi" {
+		t.Errorf("brought back %q", b)
+	}
+	if len(res.OutErrors) != 1 || !strings.Contains(res.OutErrors[0].Error(), "no such file") {
+		t.Errorf("%v", res.OutErrors)
+	}
+}
+
+// Whatever isn't an Exit frame is no result.
+func TestNoResult(t *testing.T) {
+	hello := func(w *wire.Writer) { _ = w.SendJSON(wire.Hello, wire.Greeting{}) }
+	for name, c := range map[string]struct {
+		guest func(r *wire.Reader, w *wire.Writer, port net.Conn)
+		want  string
+	}{
+		"nothing": {func(*wire.Reader, *wire.Writer, net.Conn) {}, "did not come up"},
+		"a crash": {func(_ *wire.Reader, w *wire.Writer, _ net.Conn) {
+			hello(w)
+			_ = w.Send(wire.Stdout, 0, []byte("PASS\n"))
+		}, "without a result"},
+		"a failure": {func(r *wire.Reader, w *wire.Writer, _ net.Conn) {
+			hello(w)
+			_ = w.SendText(wire.Fail, "load x.ko")
+			_, _ = r.Next()
+		}, "load x.ko"},
+		"garbage": {func(r *wire.Reader, w *wire.Writer, port net.Conn) {
+			hello(w)
+			_, _ = port.Write(bytes.Repeat([]byte{0xff}, 64))
+			_, _ = r.Next()
+		}, "corrupt"},
+		"a cut frame": {func(_ *wire.Reader, w *wire.Writer, port net.Conn) {
+			hello(w)
+			var b bytes.Buffer
+			_ = wire.NewWriter(&b).SendJSON(wire.Exit, wire.Status{})
+			_, _ = port.Write(b.Bytes()[:b.Len()-1])
+		}, "unexpected EOF"},
+		"an output nobody asked for": {func(r *wire.Reader, w *wire.Writer, _ net.Conn) {
+			hello(w)
+			_ = w.Send(wire.Tar, 7, []byte("x"))
+			_, _ = r.Next()
+		}, "output 7"},
+		"a host's frame": {func(r *wire.Reader, w *wire.Writer, _ net.Conn) {
+			hello(w)
+			_ = w.Send(wire.Bye, 0, nil)
+			_, _ = r.Next()
+		}, "corrupt"},
+	} {
+		_, err := talk(t, &Spec{}, c.guest)
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// A signal asked for before the guest is up must reach it.
+func TestEarlySignal(t *testing.T) {
+	ours, theirs := net.Pipe()
+	s := &Spec{}
+	setDefaults(s)
+	var res Result
+	c := newConversation(ours, s, &res, time.Now())
+	c.signal(unix.SIGTERM)
+	go func() { _ = c.run() }()
+	_ = wire.NewWriter(theirs).SendJSON(wire.Hello, wire.Greeting{})
+	f, err := wire.NewReader(theirs).Next()
+	if n, _ := f.Uint32(); err != nil || f.Type != wire.Signal || n != uint32(unix.SIGTERM) {
+		t.Errorf("%v %d, %v", f.Type, n, err)
+	}
+	theirs.Close()
+}
+
+func tarOf(t *testing.T, headers ...tar.Header) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if h.Typeflag == tar.TypeReg {
+			h.Size = 1
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			if _, err := w.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// Nothing that a guest names may land outside the folder asked for.
+func TestUnpackStaysInside(t *testing.T) {
+	root := tar.Header{Name: ".", Typeflag: tar.TypeDir, Mode: 0o755}
+	for name, evil := range map[string][]tar.Header{
+		"up":           {root, {Name: "../evil", Typeflag: tar.TypeReg, Mode: 0o644}},
+		"absolute":     {root, {Name: "/tmp/evil-dio-test", Typeflag: tar.TypeReg, Mode: 0o644}},
+		"through link": {root, {Name: "l", Typeflag: tar.TypeSymlink, Linkname: ".."}, {Name: "l/evil", Typeflag: tar.TypeReg, Mode: 0o644}},
+	} {
+		d := t.TempDir()
+		if err := unpack(tarOf(t, evil...), d+"/out"); err == nil {
+			t.Errorf("%s: unpacked", name)
+		}
+		for _, p := range []string{d + "/evil", "/tmp/evil-dio-test"} {
+			if _, err := os.Lstat(p); err == nil {
+				t.Errorf("%s: %s was written", name, p)
+			}
+		}
+	}
+	d := t.TempDir()
+	good := tarOf(t, root, tar.Header{Name: "sub", Typeflag: tar.TypeDir, Mode: 0o500}, tar.Header{Name: "sub/f", Typeflag: tar.TypeReg, Mode: 0o4755},
+		tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "sub/f"})
+	if err := unpack(good, d+"/out"); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(d + "/out/l")
+	if err != nil || fi.Mode() != 0o755 {
+		t.Errorf("%v, %v: want 0755 and no set-user-ID", fi, err)
+	}
+	if err := unpack(tarOf(t), d+"/none"); err == nil {
+		t.Error("an empty stream passed for an output")
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	if _, err := Run(context.Background(), Spec{Args: []string{"true"}}); err == nil {
+		t.Error("no kernel")
+	}
+}
+
+func TestBaseCmdline(t *testing.T) {
+	// Without these a panic would hang, and a warning never be seen.
+	words := strings.Fields(baseCmdline)
+	for _, want := range []string{"panic=-1", "loglevel=5", "console=ttyS0", "rdinit=/init"} {
+		if !slices.Contains(words, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
