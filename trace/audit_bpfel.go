@@ -13,6 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type auditCallNotes struct {
+	_    structs.HostLayout
+	Note [4]struct {
+		_        structs.HostLayout
+		Sp       uint64
+		Arg      uint64
+		Function uint32
+		Side     uint32
+	}
+	Next     uint32
+	Reserved uint32
+}
+
 type auditEvent struct {
 	_        structs.HostLayout
 	Kind     uint32
@@ -118,6 +131,12 @@ type auditTotals struct {
 	Unattributed    uint64
 	ForeignReleased uint64
 	Crowded         uint64
+	Dual            [16]struct {
+		_       structs.HostLayout
+		Kprobe  uint64
+		Fentry  uint64
+		Handled uint64
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -126,6 +145,7 @@ type auditTotals struct {
 const (
 	auditMapBioHint              = "bio_hint"
 	auditMapBios                 = "bios"
+	auditMapCalls                = "calls"
 	auditMapCounts               = "counts"
 	auditMapEvents               = "events"
 	auditMapFolios               = "folios"
@@ -223,6 +243,7 @@ type auditProgramSpecs struct {
 type auditMapSpecs struct {
 	BioHint  *ebpf.MapSpec `ebpf:"bio_hint"`
 	Bios     *ebpf.MapSpec `ebpf:"bios"`
+	Calls    *ebpf.MapSpec `ebpf:"calls"`
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
 	Folios   *ebpf.MapSpec `ebpf:"folios"`
@@ -268,6 +289,7 @@ func (o *auditObjects) Close() error {
 type auditMaps struct {
 	BioHint  *ebpf.Map `ebpf:"bio_hint"`
 	Bios     *ebpf.Map `ebpf:"bios"`
+	Calls    *ebpf.Map `ebpf:"calls"`
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Events   *ebpf.Map `ebpf:"events"`
 	Folios   *ebpf.Map `ebpf:"folios"`
@@ -285,6 +307,7 @@ func (m *auditMaps) Close() error {
 	return _AuditClose(
 		m.BioHint,
 		m.Bios,
+		m.Calls,
 		m.Counts,
 		m.Events,
 		m.Folios,

@@ -33,31 +33,32 @@ type Run struct {
 // finish after the command has exited.
 const drainLimit = 2 * time.Second
 
-// Do runs the audit and returns its evidence. err is the auditor's own;
-// what the command returned is in its ProcessState.
-func (r *Run) Do(ctx context.Context) (audit.Evidence, error) {
+// Do runs the audit and gives its evidence to judge. Detaching, which can
+// take seconds, comes after it. err is the auditor's own or judge's; what the
+// command returned is in its ProcessState.
+func (r *Run) Do(ctx context.Context, judge func(audit.Evidence) error) error {
 	o := Options{All: r.Command == nil && r.PID == 0}
 	if r.PID != 0 {
 		if Gone(r.PID) {
-			return audit.Evidence{}, fmt.Errorf("audit: there is no process %d", r.PID)
+			return fmt.Errorf("audit: there is no process %d", r.PID)
 		}
 		o.Targets = []int{r.PID}
 	}
 	s, err := Start(o)
 	if err != nil {
-		return audit.Evidence{}, err
+		return err
 	}
 	defer s.Close()
 	if err := r.wait(ctx, s); err != nil {
-		return audit.Evidence{}, err
+		return err
 	}
 	e, err := s.Evidence()
 	if err != nil {
-		return e, fmt.Errorf("audit: %w", err)
+		return fmt.Errorf("audit: %w", err)
 	}
 	e.LostAfter = r.LostAfter
 	e.Gone = Gone
-	return e, nil
+	return judge(e)
 }
 
 // wait returns when what is watched has come to its end.

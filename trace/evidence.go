@@ -133,26 +133,45 @@ func (s *Session) totals() (auditTotals, error) {
 		sum.Unattributed += t.Unattributed
 		sum.ForeignReleased += t.ForeignReleased
 		sum.Crowded += t.Crowded
+		for i, d := range t.Dual {
+			sum.Dual[i].Kprobe += d.Kprobe
+			sum.Dual[i].Fentry += d.Fentry
+			sum.Dual[i].Handled += d.Handled
+		}
 	}
 	return sum, nil
 }
 
-// Missed counts the calls for which the kernel skipped a program.
-func (s *Session) Missed() uint64 {
-	var n uint64
-	for _, p := range s.objs.Programs {
-		if stats, err := p.Stats(); err == nil {
-			n += stats.RecursionMisses
+// missed counts the calls that no program saw. A function that interrupts
+// call has two programs, of which one may be skipped: how often the function
+// was called is known from the runs and the misses of its own program, and
+// the calls that the shared program didn't see for it are no loss.
+func (s *Session) missed(t auditTotals) uint64 {
+	var lost, spared int64
+	for i, h := range dualHooks {
+		d, was := t.Dual[i], s.atStart.Dual[i]
+		calls := int64(d.Fentry - was.Fentry + misses(s.objs.Programs[h.program]))
+		lost += max(0, calls-int64(d.Handled-was.Handled))
+		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
+	}
+	for name, p := range s.objs.Programs {
+		if !slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) && name != "on_enter" {
+			lost += int64(misses(p))
 		}
 	}
-	for _, l := range s.links {
-		if info, err := l.Info(); err == nil {
-			if k := info.KprobeMulti(); k != nil {
-				n += k.Missed
-			}
-		}
+	return uint64(lost + max(0, int64(misses(s.objs.Programs["on_enter"]))-spared))
+}
+
+// misses is how often the kernel skipped a program; nil has none.
+func misses(p *ebpf.Program) uint64 {
+	if p == nil {
+		return 0
 	}
-	return n
+	stats, err := p.Stats()
+	if err != nil {
+		return 0 // before 5.12 nothing is skipped
+	}
+	return stats.RecursionMisses
 }
 
 // Evidence reads all that the rules judge. The caller fills in what only it
@@ -177,7 +196,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	}
 	s.mu.Lock()
 	events := slices.Clone(s.events)
-	e.Lost = audit.Lost{Events: totals.LostEvents + s.Missed() + s.bad, UntrackedPages: totals.LostPages}
+	e.Lost = audit.Lost{Events: totals.LostEvents + s.missed(totals) + s.bad, UntrackedPages: totals.LostPages}
 	s.mu.Unlock()
 
 	for _, v := range events {

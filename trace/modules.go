@@ -19,14 +19,14 @@ import (
 // read_iter and write_iter: ssize_t f(struct kiocb *, struct iov_iter *).
 // Their entry and return tell synchronous calls from asynchronous ones, and
 // what the driver returned.
-func moduleIters(kernel *btf.Spec) ([]hook, error) {
+func moduleIters(types *btf.Cache) ([]hook, error) {
 	modules, err := loadedModules()
 	if err != nil {
 		return nil, err
 	}
 	var hooks []hook
 	for _, m := range modules {
-		spec, err := moduleSpec(kernel, m)
+		spec, err := types.Module(m)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // built without type information
 		}
@@ -48,15 +48,6 @@ func moduleIters(kernel *btf.Spec) ([]hook, error) {
 		}
 	}
 	return hooks, nil
-}
-
-func moduleSpec(kernel *btf.Spec, module string) (*btf.Spec, error) {
-	f, err := os.Open("/sys/kernel/btf/" + module)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return btf.LoadSplitSpecFromReader(f, kernel)
 }
 
 func isIter(f *btf.Func) bool {

@@ -19,6 +19,7 @@ const (
 	kindReleaseFolio
 	kindReleaseFolios
 	kindBioPages
+	kindDual
 
 	cookieGet      = 1 << 16
 	cookieLongTerm = 1 << 17
@@ -67,16 +68,20 @@ var taskHooks = []taskHook{
 	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
 }
 
-// irqHook is a function that interrupts call too: each has a program of its
-// own, which an interrupt over another one doesn't keep from running.
-type irqHook struct {
+// dualHook is a function that interrupts call too. The kernel skips a
+// program that interrupts one of its own kind, so each has a program of its
+// own beside the shared one. Its place in the list is its number in the
+// programs (enum dual_function).
+type dualHook struct {
 	program  string
 	names    []string
 	rules    []string
 	optional bool
 }
 
-var irqHooks = []irqHook{
+func (dualHook) cookie(i int) uint64 { return kindDual | uint64(i)<<8 }
+
+var dualHooks = []dualHook{
 	{program: "on_aio_complete", names: []string{"aio_complete_rw"}, rules: completeRules},
 	{program: "on_uring_complete", names: []string{"io_complete_rw"}, rules: completeRules},
 	{program: "on_uring_complete_poll", names: []string{"io_complete_rw_iopoll"}, rules: completeRules},

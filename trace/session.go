@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,10 +34,13 @@ type Options struct {
 
 // Session is a running audit. Close it; Evidence can be asked for before.
 type Session struct {
+	types    *btf.Cache
+	maps     map[string]*ebpf.Map // outlive objs, which gets its own handles
 	objs     *ebpf.Collection
 	links    []link.Link
 	reader   *ringbuf.Reader
 	coverage audit.Coverage
+	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -52,16 +56,25 @@ func Start(o Options) (*Session, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit ...")
 	}
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, fmt.Errorf("audit: the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: %w: "+
-			"boot a kernel built with CONFIG_DEBUG_INFO_BTF, such as the distribution's", err)
-	}
 	spec, err := loadAudit()
 	if err != nil {
 		return nil, fmt.Errorf("audit: read the programs: %w", err)
 	}
-	s := &Session{overdue: map[uint64]audit.Op{}}
+	// Creating the maps and decoding the kernel's types take as long as each
+	// other, which is much under emulation.
+	s := &Session{overdue: map[uint64]audit.Op{}, types: btf.NewCache()}
+	created := make(chan error, 1)
+	go func() { created <- s.createMaps(spec) }()
+	kernel, err := s.types.Kernel()
+	if err := <-created; err != nil {
+		s.Close()
+		return nil, explainLoad(err)
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("audit: the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: %w: "+
+			"boot a kernel built with CONFIG_DEBUG_INFO_BTF, such as the distribution's", err)
+	}
 	if err := s.load(spec, kernel, o); err != nil {
 		s.Close()
 		return nil, explainLoad(err)
@@ -116,8 +129,24 @@ func (s *Session) missing(hook, reason string, rules []string, essential bool) {
 		audit.Missing{Hook: hook, Reason: reason, Rules: rules, Essential: essential})
 }
 
+// createMaps creates the maps that don't depend on settings.
+func (s *Session) createMaps(spec *ebpf.CollectionSpec) error {
+	s.maps = map[string]*ebpf.Map{}
+	for name, m := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		created, err := ebpf.NewMap(m)
+		if err != nil {
+			return fmt.Errorf("create map %s: %w", name, err)
+		}
+		s.maps[name] = created
+	}
+	return nil
+}
+
 func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) error {
-	for _, h := range irqHooks {
+	for _, h := range dualHooks {
 		name := firstOf(kernel, h.names)
 		if name == "" {
 			delete(spec.Programs, h.program)
@@ -139,7 +168,7 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 		}
 	}
 	objs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Programs: ebpf.ProgramOptions{KernelTypes: kernel},
+		Cache: s.types, MapReplacements: s.maps,
 	})
 	if err != nil {
 		return fmt.Errorf("load the programs: %w", err)
@@ -164,7 +193,8 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 // attach puts completions and releases first: what is taken before its
 // release can be seen would look leaked.
 func (s *Session) attach(kernel *btf.Spec) error {
-	for _, h := range irqHooks {
+	var all []hook
+	for i, h := range dualHooks {
 		p := s.objs.Programs[h.program]
 		if p == nil {
 			continue
@@ -176,7 +206,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 			continue
 		}
 		s.links = append(s.links, l)
-		s.coverage.Attached = append(s.coverage.Attached, name)
+		all = append(all, hook{name, h.cookie(i), true, false, h.rules})
 	}
 	for _, t := range tracepoints {
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.name, Program: s.objs.Programs[t.program]})
@@ -186,7 +216,6 @@ func (s *Session) attach(kernel *btf.Spec) error {
 		s.links = append(s.links, l)
 		s.coverage.Attached = append(s.coverage.Attached, t.name)
 	}
-	var all []hook
 	for _, h := range taskHooks {
 		name := firstOf(kernel, h.names)
 		if name == "" {
@@ -195,12 +224,14 @@ func (s *Session) attach(kernel *btf.Spec) error {
 		}
 		all = append(all, hook{name, h.cookie, h.enter, h.exit, h.rules})
 	}
-	s.attachHooks(all)
-	mods, err := moduleIters(kernel)
+	mods, err := moduleIters(s.types)
 	if err != nil {
 		s.missing("read_iter and write_iter of modules", err.Error(), []string{audit.RuleSyncAsAsync}, false)
 	}
-	s.attachHooks(mods)
+	s.attachHooks(append(all, mods...))
+	if s.atStart, err = s.totals(); err != nil {
+		return err
+	}
 	return nil
 }
 
@@ -284,12 +315,14 @@ func (s *Session) read() {
 	}
 }
 
-// Close detaches everything. The order matters for modules: a driver can
-// only be unloaded when links and programs are gone.
+// Close detaches everything; a driver can be unloaded only then. Links are
+// closed side by side, for each waits until no CPU runs its program.
 func (s *Session) Close() error {
+	var closing sync.WaitGroup
 	for _, l := range s.links {
-		l.Close()
+		closing.Go(func() { l.Close() })
 	}
+	closing.Wait()
 	s.links = nil
 	if s.reader != nil {
 		s.reader.Close()
@@ -299,6 +332,10 @@ func (s *Session) Close() error {
 		s.objs.Close()
 		s.objs = nil
 	}
+	for _, m := range s.maps {
+		m.Close()
+	}
+	s.maps = nil
 	return nil
 }
 

@@ -3,11 +3,12 @@
  * The auditor's programs. One program serves the entries of all functions
  * that only tasks call, and one their returns; a cookie says which function
  * it is and where its arguments are. What interrupts call too (completions,
- * releases) has programs of its own kind (fentry), for the kernel skips a
- * kprobe program that interrupts another one.
+ * releases) has a second program of another kind (fentry), for the kernel
+ * skips a kprobe program that interrupts another one: see dual.h.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
+#include "dual.h"
 #include "pins.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -29,11 +30,25 @@ enum hook_kind {
 	HOOK_RELEASE_FOLIO,
 	HOOK_RELEASE_FOLIOS,
 	HOOK_BIO_PAGES,
+	HOOK_DUAL,	/* which: see enum dual_function */
+};
+
+enum dual_function {
+	DUAL_AIO_COMPLETE,
+	DUAL_URING_COMPLETE,
+	DUAL_URING_COMPLETE_POLL,
+	DUAL_URING_CMD_DONE,
+	DUAL_UNPIN_PAGE,
+	DUAL_UNPIN_PAGES,
+	DUAL_UNPIN_PAGES_DIRTY,
+	DUAL_UNPIN_FOLIO,
+	DUAL_BIO_RELEASE,
 };
 
 #define COOKIE_KIND(c) ((c) & 0xff)
 #define COOKIE_PAGES(c) ((c) >> 8 & 0xf)
 #define COOKIE_FLAGS(c) ((c) >> 12 & 0xf)
+#define COOKIE_DUAL(c) ((c) >> 8 & 0xf)
 #define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
 #define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
 
@@ -289,6 +304,83 @@ static __always_inline void bio_pages(struct pt_regs *ctx, __u64 who)
 	bpf_map_update_elem(&bios, &bio, &id, BPF_ANY);
 }
 
+/* A completion was told. */
+static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res)
+{
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+	struct op *op;
+	__u64 id;
+
+	if (!k)
+		return;		/* submitted before the audit, or not in scope */
+	id = k->op;
+	__sync_fetch_and_add(&k->completions, 1);
+	if (k->completions > 1) {
+		struct event *e = event_begin(EV_COMPLETED_AGAIN);
+
+		if (!e)
+			return;
+		e->value = res;
+		e->stack = stack_of(ctx);
+		e->op.id = id;
+		e->op.kiocb = kiocb;
+		e->op.kind = k->kind;
+		e->op.tgid = k->tgid;
+		e->op.tid = k->tid;
+		e->op.completions = k->completions;
+		__builtin_memcpy(e->op.comm, k->comm, sizeof(k->comm));
+		bpf_ringbuf_submit(e, 0);
+		return;
+	}
+	COUNT(completed, 1);
+	op = op_of(id);
+	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
+}
+
+/* The bio's pages are about to be released, one unpin_user_folio after another. */
+static __always_inline void bio_release(__u64 bio)
+{
+	__u32 zero = 0;
+	__u64 *id, *hint = bpf_map_lookup_elem(&bio_hint, &zero);
+
+	if (!hint)
+		return;
+	id = bpf_map_lookup_elem(&bios, &bio);
+	*hint = id ? *id : 0;
+}
+
+/* A call of a function that interrupts call too, by whichever program saw it first. */
+static __always_inline void dual(void *ctx, __u32 function, __u64 a0, __u64 a1, __u64 a2)
+{
+	switch (function) {
+	case DUAL_AIO_COMPLETE:
+	case DUAL_URING_COMPLETE:
+	case DUAL_URING_COMPLETE_POLL:
+		completed(ctx, a0, a1);
+		break;
+	case DUAL_URING_CMD_DONE:
+		completed(ctx, a0, (__s32)a1);
+		break;
+	case DUAL_UNPIN_PAGE:
+		released_pages(ctx, a0, 1, WALK_RANGE, false);
+		break;
+	case DUAL_UNPIN_PAGES:
+		released_pages(ctx, a0, (__u32)a1, WALK_ARRAY, false);
+		break;
+	case DUAL_UNPIN_PAGES_DIRTY:
+		/* Without dirtying it only calls unpin_user_pages, which is seen there. */
+		if (a2 & 0xff)
+			released_pages(ctx, a0, (__u32)a1, WALK_ARRAY, true);
+		break;
+	case DUAL_UNPIN_FOLIO:
+		released_pages(ctx, a0, (__u32)a1, WALK_FOLIO, false);
+		break;
+	case DUAL_BIO_RELEASE:
+		bio_release(a0);
+		break;
+	}
+}
+
 SEC("kprobe.multi")
 int on_enter(struct pt_regs *ctx)
 {
@@ -326,6 +418,10 @@ int on_enter(struct pt_regs *ctx)
 	case HOOK_RELEASE_FOLIOS:
 		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_ARRAY, false);
 		break;
+	case HOOK_DUAL:
+		if (handles(SIDE_KPROBE, COOKIE_DUAL(cookie), ctx->sp, ctx->di))
+			dual(ctx, COOKIE_DUAL(cookie), ctx->di, ctx->si, ctx->dx);
+		break;
 	case HOOK_BIO_PAGES:
 		bio_pages(ctx, who);
 		break;
@@ -362,7 +458,10 @@ int on_return(struct pt_regs *ctx)
 	return 0;
 }
 
-/* An fentry program's argument; a plain load would be checked against the type. */
+/*
+ * An fentry program's argument; a plain load would be checked against the
+ * argument's type.
+ */
 static __always_inline __u64 farg(__u64 *ctx, __u32 i)
 {
 	__u64 value = 0;
@@ -371,111 +470,39 @@ static __always_inline __u64 farg(__u64 *ctx, __u32 i)
 	return value;
 }
 
-static __always_inline void completed(__u64 *ctx, __s64 res)
+/*
+ * The stack pointer at the function's entry: the trampoline's arguments, where
+ * ctx points, lie below its frame pointer, and that below two return addresses.
+ */
+static __always_inline __u64 entry_sp(__u64 *ctx, __u32 args)
 {
-	__u64 kiocb = farg(ctx, 0);
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-	struct op *op;
-	__u64 id;
+	__u64 place = 0;
+	void *volatile p = ctx;
 
-	if (!k)
-		return;		/* submitted before the audit, or not in scope */
-	id = k->op;
-	__sync_fetch_and_add(&k->completions, 1);
-	if (k->completions > 1) {
-		struct event *e = event_begin(EV_COMPLETED_AGAIN);
-
-		if (!e)
-			return;
-		e->value = res;
-		e->stack = stack_of(ctx);
-		e->op.id = id;
-		e->op.kiocb = kiocb;
-		e->op.kind = k->kind;
-		e->op.tgid = k->tgid;
-		e->op.tid = k->tid;
-		e->op.completions = k->completions;
-		__builtin_memcpy(e->op.comm, k->comm, sizeof(k->comm));
-		bpf_ringbuf_submit(e, 0);
-		return;
-	}
-	k->when = bpf_ktime_get_ns();
-	COUNT(completed, 1);
-	op = op_of(id);
-	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
+	bpf_probe_read_kernel(&place, sizeof(place), (void *)&p);
+	return place + 8 * args + 16;
 }
 
-SEC("fentry/aio_complete_rw")
-int on_aio_complete(__u64 *ctx)
-{
-	completed(ctx, farg(ctx, 1));
-	return 0;
+#define DUAL_PROGRAM(program, function, args)						\
+SEC("fentry/" #program)									\
+int program(__u64 *ctx)									\
+{											\
+	__u64 a0 = farg(ctx, 0);							\
+											\
+	if (handles(SIDE_FENTRY, function, entry_sp(ctx, args), a0))			\
+		dual(ctx, function, a0, args > 1 ? farg(ctx, 1) : 0, args > 2 ? farg(ctx, 2) : 0); \
+	return 0;									\
 }
 
-SEC("fentry/io_complete_rw")
-int on_uring_complete(__u64 *ctx)
-{
-	completed(ctx, farg(ctx, 1));
-	return 0;
-}
-
-SEC("fentry/io_complete_rw_iopoll")
-int on_uring_complete_poll(__u64 *ctx)
-{
-	completed(ctx, farg(ctx, 1));
-	return 0;
-}
-
-SEC("fentry/io_uring_cmd_done")
-int on_uring_cmd_done(__u64 *ctx)
-{
-	completed(ctx, (__s32)farg(ctx, 1));
-	return 0;
-}
-
-SEC("fentry/unpin_user_page")
-int on_unpin_page(__u64 *ctx)
-{
-	released_pages(ctx, farg(ctx, 0), 1, WALK_RANGE, false);
-	return 0;
-}
-
-SEC("fentry/unpin_user_pages")
-int on_unpin_pages(__u64 *ctx)
-{
-	released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_ARRAY, false);
-	return 0;
-}
-
-/* Without dirtying it only calls unpin_user_pages, which is seen there. */
-SEC("fentry/unpin_user_pages_dirty_lock")
-int on_unpin_pages_dirty(__u64 *ctx)
-{
-	if (farg(ctx, 2) & 0xff)
-		released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_ARRAY, true);
-	return 0;
-}
-
-SEC("fentry/unpin_user_folio")
-int on_unpin_folio(__u64 *ctx)
-{
-	released_pages(ctx, farg(ctx, 0), (__u32)farg(ctx, 1), WALK_FOLIO, false);
-	return 0;
-}
-
-SEC("fentry/__bio_release_pages")
-int on_bio_release(__u64 *ctx)
-{
-	__u64 bio = farg(ctx, 0), *id, *hint;
-	__u32 zero = 0;
-
-	hint = bpf_map_lookup_elem(&bio_hint, &zero);
-	if (!hint)
-		return 0;
-	id = bpf_map_lookup_elem(&bios, &bio);
-	*hint = id ? *id : 0;
-	return 0;
-}
+DUAL_PROGRAM(on_aio_complete, DUAL_AIO_COMPLETE, 2)
+DUAL_PROGRAM(on_uring_complete, DUAL_URING_COMPLETE, 2)
+DUAL_PROGRAM(on_uring_complete_poll, DUAL_URING_COMPLETE_POLL, 2)
+DUAL_PROGRAM(on_uring_cmd_done, DUAL_URING_CMD_DONE, 3)
+DUAL_PROGRAM(on_unpin_page, DUAL_UNPIN_PAGE, 1)
+DUAL_PROGRAM(on_unpin_pages, DUAL_UNPIN_PAGES, 2)
+DUAL_PROGRAM(on_unpin_pages_dirty, DUAL_UNPIN_PAGES_DIRTY, 3)
+DUAL_PROGRAM(on_unpin_folio, DUAL_UNPIN_FOLIO, 2)
+DUAL_PROGRAM(on_bio_release, DUAL_BIO_RELEASE, 2)
 
 /* System calls whose result is a number of bytes (x86-64). */
 static __always_inline bool counts_bytes(__u64 nr)

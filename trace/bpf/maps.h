@@ -31,6 +31,8 @@ MAP(BPF_MAP_TYPE_HASH, targets, __u32, __u32, 8192);	/* thread groups under audi
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counts, __u32, struct totals, 1);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, bio_hint, __u32, __u64, 1);
 
+MAP(BPF_MAP_TYPE_LRU_HASH, calls, __u64, struct call_notes, 4096);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 4096);

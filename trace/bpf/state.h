@@ -130,6 +130,40 @@ struct event {
 	struct op op;		/* the operation, as far as known */
 };
 
+/*
+ * What interrupts call is hooked twice, by programs of two kinds, for the
+ * kernel skips a program that interrupts one of its kind. The first of the
+ * two that sees a call does the work and leaves a note for the other, under
+ * the stack that both run on.
+ */
+#define DUAL_MAX 16
+
+enum dual_side {
+	SIDE_KPROBE = 1,
+	SIDE_FENTRY,
+};
+
+struct call_note {
+	__u64 sp;	/* at the function's entry */
+	__u64 arg;
+	__u32 function;
+	__u32 side;	/* 0: free */
+};
+
+struct call_notes {
+	struct call_note note[4];
+	__u32 next;
+	__u32 reserved;
+};
+
+/* Calls of one function: with those that each program missed, of which the
+ * kernel keeps count, they say whether any call was seen by neither. */
+struct dual_count {
+	__u64 kprobe;
+	__u64 fentry;
+	__u64 handled;
+};
+
 struct totals {
 	__u64 operations;
 	__u64 pins_taken;
@@ -143,6 +177,7 @@ struct totals {
 	__u64 unattributed;	/* pages released by no known holder */
 	__u64 foreign_released;	/* releases of pins taken before the audit */
 	__u64 crowded;		/* releases that had to guess the holder */
+	struct dual_count dual[DUAL_MAX];
 };
 
 #endif
