@@ -36,6 +36,9 @@ func assemble(s *Spec) (*initramfs.Tree, error) {
 		return nil, err
 	}
 	for _, f := range s.Files {
+		if top := ownTop(f); top != "" {
+			return nil, fmt.Errorf("put %s in the guest: it has a %s of its own", f, top)
+		}
 		if err := t.AddHost(f); err != nil {
 			return nil, fmt.Errorf("put %s in the guest: %w", f, err)
 		}
@@ -54,6 +57,21 @@ func assemble(s *Spec) (*initramfs.Tree, error) {
 		return nil, err
 	}
 	return t, t.Data(guest.ConfigPath, b, 0o644)
+}
+
+// ownTop is the folder, of those that the kernel fills, that p lies in; ""
+// when it lies in none.
+func ownTop(p string) string {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return ""
+	}
+	for _, top := range []string{"/dev", "/proc", "/sys"} {
+		if abs == top || strings.HasPrefix(abs, top+"/") {
+			return top
+		}
+	}
+	return ""
 }
 
 // addBase adds PID 1, busybox and the few files that programs look for.

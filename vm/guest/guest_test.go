@@ -27,6 +27,7 @@ type fake struct {
 	mu       sync.Mutex
 	did      []string
 	mountErr map[string]error // by file system
+	filled   string           // a folder that the host put files into
 	loadErr  error
 	startErr error
 	port     io.ReadWriter
@@ -81,6 +82,7 @@ func (f *fake) Mkdir(p string, _ uint32) error {
 	}
 	return nil
 }
+func (f *fake) Empty(p string) bool { return p != f.filled }
 func (f *fake) Mount(_, target, fstype string, _ uintptr, _ string) error {
 	if err := f.mountErr[fstype]; err != nil {
 		return err
@@ -349,6 +351,17 @@ func TestFailures(t *testing.T) {
 	frames, err := run1(t, f, Config{}, nil)
 	if err != nil || exitOf(t, frames).Code != 0 {
 		t.Errorf("without tracefs: %v", err)
+	}
+}
+
+// What the host put into /tmp must not disappear under a mount.
+func TestMountKeepsFiles(t *testing.T) {
+	f := &fake{filled: "/tmp", waits: []waited{{pid, exited(0), nil}}}
+	if _, err := run1(t, f, Config{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(f.did, "mount /tmp") || !slices.Contains(f.did, "mount /run") {
+		t.Errorf("%q", f.did)
 	}
 }
 

@@ -21,6 +21,8 @@ import (
 // System is what PID 1 wants from the kernel.
 type System interface {
 	Mkdir(path string, mode uint32) error
+	// Empty tells whether the folder has nothing in it.
+	Empty(path string) bool
 	Mount(source, target, fstype string, flags uintptr, data string) error
 	LoadModule(path string) error
 	// OpenPort opens the virtio-serial port of that name, which may take

@@ -17,6 +17,10 @@ type mount struct {
 	optional               bool // kernels may lack it
 }
 
+// shadows tells of a mount that would hide files which the host put below
+// its target. The root is a tmpfs itself, so nothing is lost without it.
+func (m mount) shadows(sys System) bool { return m.fstype == "tmpfs" && !sys.Empty(m.target) }
+
 const plain = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // early is what finding the port and loading modules need.
@@ -49,6 +53,9 @@ func mountAll(sys System, table []mount) error {
 				continue // /sys has the mount point only with the file system
 			}
 			return fmt.Errorf("make %s: %w", m.target, err)
+		}
+		if m.shadows(sys) {
+			continue
 		}
 		err := sys.Mount(m.source, m.target, m.fstype, m.flags, m.data)
 		switch {

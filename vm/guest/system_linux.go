@@ -22,6 +22,12 @@ type Linux struct{}
 // Mkdir makes one directory.
 func (Linux) Mkdir(path string, mode uint32) error { return unix.Mkdir(path, mode) }
 
+// Empty tells whether the folder has nothing in it.
+func (Linux) Empty(path string) bool {
+	entries, err := os.ReadDir(path)
+	return err != nil || len(entries) == 0
+}
+
 // Mount mounts one file system.
 func (Linux) Mount(source, target, fstype string, flags uintptr, data string) error {
 	return unix.Mount(source, target, fstype, flags, data)
