@@ -25,7 +25,7 @@ static int dio_open(struct inode *inode, struct file *file)
 	file->private_data = f;
 	/* dio_enter() and dio_request_submit() give EAGAIN instead of waiting. */
 	file->f_mode |= FMODE_NOWAIT;
-	dio_allow_odirect(dev, file);
+	dio_allow_odirect(file, &f->mapping);
 	return 0;
 }
 
@@ -102,10 +102,6 @@ int dio_chrdev_add(struct dio_dev *dev)
 {
 	int ret;
 
-	ret = dio_own_mapping_init(dev);
-	if (ret)
-		return ret;
-
 	device_initialize(&dev->dev);
 	dev->dev.class = dio_class;
 	dev->dev.devt = dio_devt;
@@ -123,7 +119,6 @@ int dio_chrdev_add(struct dio_dev *dev)
 
 fail:
 	put_device(&dev->dev);
-	dio_own_mapping_exit(dev);
 	return ret;
 }
 
@@ -131,5 +126,4 @@ void dio_chrdev_del(struct dio_dev *dev)
 {
 	cdev_device_del(&dev->cdev, &dev->dev);
 	put_device(&dev->dev);
-	dio_own_mapping_exit(dev);
 }

@@ -8,7 +8,7 @@
 #define _DIO_COMPAT_H
 
 #include <linux/version.h>
-#include <linux/types.h>
+#include <linux/bvec.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
@@ -78,13 +78,41 @@ static inline bool user_backed_iter(const struct iov_iter *i)
 
 /*
  * 6.0: FMODE_CAN_ODIRECT. Before, open(2) looked for a direct_IO method in the
- * file's mapping.
+ * file's mapping. The inode's own can't be given one of this module, for it may
+ * outlive it: so each open file gets a mapping, that holds nothing.
  */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
-#define dio_allow_odirect(dev, file)	((file)->f_mode |= FMODE_CAN_ODIRECT)
-#define dio_own_mapping_init(dev)	0
-#define dio_own_mapping_exit(dev)	do { } while (0)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
+#define DIO_FILE_COMPAT		struct address_space mapping;
+
+static inline void dio_allow_odirect(struct file *file, struct address_space *mapping)
+{
+	static const struct address_space_operations aops = {
+		.direct_IO = noop_direct_IO,
+	};
+
+	address_space_init_once(mapping);
+	mapping->host = file_inode(file);
+	mapping->a_ops = &aops;
+	file->f_mapping = mapping;
+}
+#else
+#define DIO_FILE_COMPAT
+#define dio_allow_odirect(file, mapping)	((file)->f_mode |= FMODE_CAN_ODIRECT)
 #endif
+
+/* 6.4: iter_iov_addr() */
+static inline void __user *dio_iter_addr(const struct iov_iter *i)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
+	if (iter_is_ubuf(i))
+		return i->ubuf + i->iov_offset;
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	return iter_iov_addr(i);
+#else
+	return i->iov->iov_base + i->iov_offset;
+#endif
+}
 
 /* 6.3: iov_iter_extract_pages(), ITER_DEST and ITER_SOURCE */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
@@ -92,23 +120,43 @@ static inline bool user_backed_iter(const struct iov_iter *i)
 #define ITER_DEST	READ
 #define ITER_SOURCE	WRITE
 #endif
-#endif
 
-/* 6.4: iter_iov() and friends */
-static inline void __user *dio_iter_addr(const struct iov_iter *i)
+/* For *pages != NULL, and iterators over user memory and bvecs. */
+static inline ssize_t iov_iter_extract_pages(struct iov_iter *i, struct page ***pages,
+					     size_t maxsize, unsigned int maxpages,
+					     unsigned int flags, size_t *offset)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	if (iter_is_ubuf(i))
-		return i->ubuf + i->iov_offset;
-	return iter_iov_addr(i);
-#else
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
-	if (iter_is_ubuf(i))
-		return i->ubuf + i->iov_offset;
-#endif
-	return i->iov->iov_base + i->iov_offset;
-#endif
+	size_t length;
+	int nr;
+
+	/* Steps over empty segments. */
+	while (!(length = iov_iter_single_seg_count(i)))
+		iov_iter_advance(i, 0);
+
+	if (iov_iter_is_bvec(i)) {
+		size_t at = i->bvec->bv_offset + i->iov_offset;
+		struct page *page = i->bvec->bv_page + (at >> PAGE_SHIFT);
+		unsigned int n;
+
+		*offset = offset_in_page(at);
+		nr = min_t(size_t, maxpages, DIV_ROUND_UP(*offset + length, PAGE_SIZE));
+		for (n = 0; n < nr; n++)
+			(*pages)[n] = page + n;
+	} else {
+		unsigned long addr = (unsigned long)dio_iter_addr(i);
+
+		*offset = offset_in_page(addr);
+		nr = min_t(size_t, maxpages, DIV_ROUND_UP(*offset + length, PAGE_SIZE));
+		nr = pin_user_pages_fast(addr - *offset, nr,
+					 iov_iter_rw(i) == READ ? FOLL_WRITE : 0, *pages);
+		if (nr <= 0)
+			return nr;
+	}
+	length = min3(maxsize, length, ((size_t)nr << PAGE_SHIFT) - *offset);
+	iov_iter_advance(i, length);
+	return length;
 }
+#endif
 
 /* 6.4: class_create() lost its owner */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
@@ -137,7 +185,7 @@ static inline int dio_import_user(int rw, void __user *buf, size_t len,
 #define copy_splice_read	generic_file_splice_read
 #endif
 
-/* 6.10: __assign_str() lost its source; fop_flags; 6.14: FOP_DONTCACHE */
+/* 6.14: FOP_DONTCACHE */
 #ifdef FOP_DONTCACHE
 #define DIO_FOP_FLAGS		.fop_flags = FOP_DONTCACHE,
 #else

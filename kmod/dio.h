@@ -167,9 +167,6 @@ struct dio_dev {
 	struct mutex config_lock;	/* settings and counter_base are replaced */
 	struct dio_stats counter_base;	/* sums at the last reset */
 	struct dio_faults faults;
-#ifdef DIO_OWN_MAPPING
-	struct dio_own_mapping own_mapping;
-#endif
 };
 
 struct dio_file {
@@ -177,6 +174,7 @@ struct dio_file {
 	atomic_t in_flight;
 	struct task_struct *splicer;	/* within ->splice_read() for DIO_FAULT_SYNC_AS_ASYNC */
 	struct mutex splice_lock;
+	DIO_FILE_COMPAT
 };
 
 /* How a request came. */
