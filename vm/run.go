@@ -42,9 +42,12 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 	}
 	setDefaults(&spec)
 	start := time.Now()
-	q, err := FindQEMU(ctx)
-	if err != nil {
-		return Result{}, err
+	q := spec.Emulator
+	if q == nil {
+		var err error
+		if q, err = FindQEMU(ctx); err != nil {
+			return Result{}, err
+		}
 	}
 	dir, err := os.MkdirTemp("", "dio-vm-")
 	if err != nil {

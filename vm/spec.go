@@ -41,6 +41,9 @@ type Spec struct {
 	Devices []string      // QEMU devices by name and properties, e.g. "edu"
 	QEMU    []string      // further QEMU arguments
 
+	// Emulator is the QEMU to use; FindQEMU's when nil.
+	Emulator *QEMU
+
 	Stdin          io.Reader // nil: nothing, as from /dev/null
 	Stdout, Stderr io.Writer // nil: thrown away
 	TTY            *wire.Size

@@ -89,6 +89,19 @@ func specFromFlags(c *cli.Context) (vm.Spec, error) {
 	return s, nil
 }
 
+// machineFor finds QEMU, the kernel and the modules: what is cheap to miss
+// before what is dear to fetch.
+func machineFor(c *cli.Context, s *vm.Spec) error {
+	var err error
+	if s.Emulator, err = vm.FindQEMU(c.Context); err != nil {
+		return withStatus(exitEnvironment, err)
+	}
+	if s.Kernel, err = chosenKernel(c.Context, c); err != nil {
+		return err
+	}
+	return modulesFor(c, s)
+}
+
 // modulesFor adds the dio.ko of the Spec's kernel and --module's.
 func modulesFor(c *cli.Context, s *vm.Spec) error {
 	if !c.Bool("no-dio") {
@@ -145,10 +158,7 @@ func vmRun(c *cli.Context) error {
 		}
 		spec.Outs = append(spec.Outs, out)
 	}
-	if spec.Kernel, err = chosenKernel(c.Context, c); err != nil {
-		return err
-	}
-	if err := modulesFor(c, &spec); err != nil {
+	if err := machineFor(c, &spec); err != nil {
 		return err
 	}
 	p := progressTo(os.Stderr)

@@ -30,10 +30,7 @@ func vmShell(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if spec.Kernel, err = chosenKernel(c.Context, c); err != nil {
-		return err
-	}
-	if err := modulesFor(c, &spec); err != nil {
+	if err := machineFor(c, &spec); err != nil {
 		return err
 	}
 	if !c.IsSet("timeout") {
