@@ -29,7 +29,8 @@ type outcome struct {
 // or outlives the limit fails the test, the status is the caller's to judge.
 func run(t *testing.T, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	// Not cancelled with the test's own context: cleanups run commands, too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), commandLimit)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
