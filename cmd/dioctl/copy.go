@@ -20,13 +20,13 @@ func copyCommand() *cli.Command {
 ioctl engine and a plain file, say) the other uses preadv, and the report says
 so. --read-engine and --write-engine are taken at their word.
 
---direct opens both sides with O_DIRECT. Offsets and lengths must then be
-multiples of what each side asks for (dioctl info shows it for a device): what
-can't be carried, such as an odd tail, is refused before anything is written.
---direct=auto uses O_DIRECT for all that it can carry, and a second, plain
-descriptor for the rest, after the direct part is done; a side that refuses
-O_DIRECT, such as a stream, goes without. Reading a few bytes past an odd end
-to fill a unit is always fine.
+--direct opens both sides with O_DIRECT; one that refuses it at all (a stream,
+an old tmpfs) goes without, and the report says so. Offsets and lengths must
+then be multiples of what the side asks for (dioctl info shows it for a
+device): what can't be carried, such as an odd tail, is refused before anything
+is written. --direct=auto uses O_DIRECT for all that it can carry, and a second,
+plain descriptor for the rest, when the direct part is done. Reading a few bytes
+past an odd end to fill a unit is always fine.
 
 A regular DST is created, and emptied first, unless --to-offset is given: then
 the bytes around the copied ones stay. Nothing is emptied before both engines

@@ -43,6 +43,14 @@ func (j *copyJob) open(c *cli.Context, r copyRequest) error {
 			return usageErrorf("%s and %s are the same file: it would be emptied before it is read", r.src, r.dst)
 		}
 	}
+	if j.direct == directOn && !j.src.File.Direct && (r.discard || !j.dst.File.Direct) {
+		path := j.src.File.Path
+		if !r.discard {
+			path += ", " + j.dst.File.Path
+		}
+		return withHint(&os.PathError{Op: "open with O_DIRECT", Path: path, Err: unix.EINVAL},
+			"no side's file system or driver takes O_DIRECT (tmpfs doesn't before kernel 6.6; streams never do)")
+	}
 	return j.settleEngines(r)
 }
 
@@ -66,9 +74,6 @@ func (j *copyJob) openSide(path string, write bool) (f, plain *engine.File, err 
 	o := engine.FileOptions{Read: true, Write: write, Create: write, Direct: j.direct != directOff && !isStream(path)}
 	f, err = openReadable(path, o)
 	if o.Direct && errors.Is(err, unix.EINVAL) {
-		if j.direct == directOn {
-			return nil, nil, withHint(err, "its file system or driver refuses O_DIRECT (tmpfs does before kernel 6.6): --direct=auto goes without where needed")
-		}
 		j.notes = append(j.notes, path+" refuses O_DIRECT: opened without")
 		o.Direct = false
 		f, err = openReadable(path, o)

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	asyncLatency = 20 * time.Millisecond // long beside a slow machine's overhead
+	asyncLatency = 50 * time.Millisecond // long beside a slow machine's overhead
 	asyncOps     = 6
 	asyncBlock   = 16 << 10
 )
@@ -201,7 +201,8 @@ func (d *demo) fsyncStep(name string, buf []byte) error {
 			return fmt.Errorf("%v: %w", op.User, op.Err)
 		}
 	}
-	s.row("aio_fsync", ".fsync", "told in this order: %s", strings.Join(order, ", "))
+	s.row("aio_fsync", ".fsync", "told as number %d of %d", slices.Index(order, "fsync")+1, len(order))
+	s.line("told in this order: %s", strings.Join(order, ", "))
 	s.check(slices.Index(order, "fsync") == len(order)-1, "fsync came last: it waited for the writes in flight")
 	return nil
 }
@@ -244,7 +245,7 @@ func (d *demo) cancelStep(buf []byte) error {
 	s.check(errors.Is(op.Err, unix.ECANCELED), "the request was told cancelled")
 	s.check(took < latency, "it didn't wait for the latency of %v", latency)
 	s.check(len(w.of("dio_cancel")) == 1 && len(w.of("dio_complete")) == 1, "one cancel, one completion")
-	s.check(w.sum("dio_pin", "pages") > 0 && w.sum("dio_pin", "pages") == w.sum("dio_release", "pages"), "all %d pages that were taken were released", w.sum("dio_pin", "pages"))
+	s.check(w.sum("dio_pin", "pages") > 0 && w.sum("dio_pin", "pages") == w.sum("dio_release", "pages"), "all %d pages that were pinned were released", w.sum("dio_pin", "pages"))
 	s.check(w.sum("dio_move", "bytes") == 0, "no byte was moved")
 	return nil
 }

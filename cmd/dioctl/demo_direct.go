@@ -86,9 +86,9 @@ func (s *stepView) rows(family ioctlapi.Family, kind engine.Kind, w *seen) {
 	hold := map[ioctlapi.Family]string{ioctlapi.FamilyPin: "FOLL_PIN", ioctlapi.FamilyGet: "FOLL_GET"}[family]
 	into, copier := "the store", "memcpy_from_page"
 	if kind == engine.Read {
-		into, copier = "the caller's memory", "memcpy_to_page"
+		into, copier = "the caller", "memcpy_to_page"
 	}
-	s.row("get_user_pages", take, "%d pages taken (%s)", w.sum("dio_pin", "pages"), hold)
+	s.row("get_user_pages", take, "%d pages pinned (%s)", w.sum("dio_pin", "pages"), hold)
 	s.row("kmap", "kmap_local_page", "%d pages mapped, one at a time", w.sum("dio_map", "pages"))
 	s.row("memcpy", copier, "%d bytes moved to %s", w.sum("dio_move", "bytes"), into)
 	s.row("SetPageDirty", dirty, "%d pages dirtied", w.sum("dio_dirty", "pages"))
@@ -98,7 +98,7 @@ func (s *stepView) rows(family ioctlapi.Family, kind engine.Kind, w *seen) {
 // pageChecks are what must hold of any direct transfer of bytes in pages.
 func (s *stepView) pageChecks(kind engine.Kind, w *seen, pages, bytes uint64) {
 	pinned, released, dirtied := w.sum("dio_pin", "pages"), w.sum("dio_release", "pages"), w.sum("dio_dirty", "pages")
-	s.check(pinned == pages && released == pages, "taken = released = %d pages", pages)
+	s.check(pinned == pages && released == pages, "pinned = released = %d pages", pages)
 	if kind == engine.Read {
 		s.check(dirtied == pages, "all %d pages that the device wrote were marked dirty", pages)
 	} else {
@@ -129,7 +129,11 @@ func (d *demo) directStep(family ioctlapi.Family, kind engine.Kind, buf []byte) 
 	if kind == engine.Write {
 		want = []string{"submit", "pin", "map", "move", "release", "complete"}
 	}
-	s.check(strings.Join(order, " ") == strings.Join(want, " "), "the steps came in the right order: dirty before release, release before complete")
+	rule := "dirty before release, release before complete"
+	if kind == engine.Write {
+		rule = "release before complete"
+	}
+	s.check(strings.Join(order, " ") == strings.Join(want, " "), "the steps came in the right order: %s", rule)
 	pins := w.of("dio_pin")
 	s.check(len(pins) == 1 && pins[0].Fields["hold"] == family.String(), "the pages were held by the %s family", family)
 	return nil
@@ -170,7 +174,7 @@ func (d *demo) ioctlStep() error {
 	if err != nil {
 		return err
 	}
-	s.line("write: %d pages taken, %d bytes moved, %d pages dirtied, %d released", w.sum("dio_pin", "pages"),
+	s.line("write: %d pages pinned, %d bytes moved, %d pages dirtied, %d released", w.sum("dio_pin", "pages"),
 		w.sum("dio_move", "bytes"), w.sum("dio_dirty", "pages"), w.sum("dio_release", "pages"))
 	s.pageChecks(engine.Write, &w, pages, size)
 	w, err = d.watch(func() error {
@@ -183,7 +187,7 @@ func (d *demo) ioctlStep() error {
 	if err != nil {
 		return err
 	}
-	s.line("read:  %d pages taken, %d bytes moved, %d pages dirtied, %d released", w.sum("dio_pin", "pages"),
+	s.line("read:  %d pages pinned, %d bytes moved, %d pages dirtied, %d released", w.sum("dio_pin", "pages"),
 		w.sum("dio_move", "bytes"), w.sum("dio_dirty", "pages"), w.sum("dio_release", "pages"))
 	s.pageChecks(engine.Read, &w, pages, size)
 	d.sameBytes(out[odd:odd+size], in[odd:odd+size])
@@ -205,9 +209,9 @@ func (d *demo) copyStep() error {
 	if err != nil {
 		return err
 	}
-	s.line("copied: %d bytes in 2 requests; %d pages taken", w.after.BytesCopied-w.before.BytesCopied, w.sum("dio_pin", "pages"))
+	s.line("copied: %d bytes in 2 requests; %d pages pinned", w.after.BytesCopied-w.before.BytesCopied, w.sum("dio_pin", "pages"))
 	s.check(write.N == size && read.N == size, "an odd length and offset were served")
-	s.check(w.after.PagesPinned == w.before.PagesPinned && len(w.of("dio_pin")) == 0, "no page of the caller was held: nothing to release or to mark dirty")
+	s.check(w.after.PagesPinned == w.before.PagesPinned && len(w.of("dio_pin")) == 0, "no page of the caller was pinned: nothing to release or to mark dirty")
 	s.check(w.after.BytesCopied-w.before.BytesCopied == 2*size, "%d bytes were copied", 2*size)
 	d.sameBytes(out[:size], in[:size])
 	return nil
@@ -242,6 +246,6 @@ func (d *demo) unalignedStep() error {
 		s.line("%-20s %v", o.what, o.op.Err)
 		s.check(errors.Is(o.op.Err, unix.EINVAL), "%s: EINVAL", o.what)
 	}
-	s.check(w.after.PagesPinned == w.before.PagesPinned && bytes.Equal(before, out[:16]), "no page was held, no byte changed")
+	s.check(w.after.PagesPinned == w.before.PagesPinned && bytes.Equal(before, out[:16]), "no page was pinned, no byte changed")
 	return nil
 }
