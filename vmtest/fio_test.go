@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 )
@@ -38,7 +39,10 @@ func TestFioVerify(t *testing.T) {
 		for _, direct := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/direct=%v", engine, direct), func(t *testing.T) {
 				configure(t, "--latency", "100us")
-				report := decode[fioReport](t, mustRun(t, fioArgs(engine, direct, "4M")...))
+				o := mustRun(t, fioArgs(engine, direct, "4M")...)
+				// fio puts remarks before its report
+				o.stdout = o.stdout[max(0, bytes.IndexByte(o.stdout, '{')):]
+				report := decode[fioReport](t, o)
 				if len(report.Jobs) != 1 {
 					t.Fatalf("%d jobs in fio's report, want 1", len(report.Jobs))
 				}
