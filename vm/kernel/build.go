@@ -54,6 +54,7 @@ func Build(ctx context.Context, img *Image, dir string, o BuildOptions, p Progre
 	if err != nil {
 		return nil, err
 	}
+	defer env.close()
 	args := []string{"-C", img.Headers, "M=" + dir, "-j" + strconv.Itoa(runtime.NumCPU())}
 	args = append(append(args, env.vars...), btf...)
 	args = append(args, o.Make...)
@@ -102,19 +103,26 @@ func anyFile(dir string, names ...string) bool {
 type environment struct {
 	vars []string
 	root string // private root; "" for this machine
+	tmp  string // folder to remove afterwards, or ""
+}
+
+func (e *environment) close() {
+	if e.tmp != "" {
+		_ = os.RemoveAll(e.tmp)
+	}
 }
 
 // environmentFor picks this machine when it has what row needs, else a
 // private root of the release that does.
 func environmentFor(ctx context.Context, row Row, clang bool, p Progress) (*environment, error) {
 	if clang {
-		return clangEnvironment(row)
+		return clangEnvironment(ctx, row, p)
 	}
 	if row.Compiler == 0 { // Ubuntu's own, or a path: the machine's compiler
 		return &environment{}, need("make", "gcc")
 	}
 	if !glibcAtLeast(row.Glibc) {
-		return chrootEnvironment(ctx, row, p)
+		return chrootEnvironment(ctx, row, fmt.Sprintf("gcc-%d", rootCompiler[row.Root]), p)
 	}
 	exact := fmt.Sprintf("gcc-%d", row.Compiler)
 	if _, err := exec.LookPath(exact); err == nil {
@@ -126,19 +134,7 @@ func environmentFor(ctx context.Context, row Row, clang bool, p Progress) (*envi
 	if v := gccMajor(ctx); v >= row.Compiler && v <= rootCompiler[row.Root] {
 		return &environment{vars: []string{"CC=gcc"}}, need("make")
 	}
-	return chrootEnvironment(ctx, row, p)
-}
-
-func clangEnvironment(row Row) (*environment, error) {
-	if row.Compiler != 0 && !glibcAtLeast(row.Glibc) {
-		return nil, fmt.Errorf("clang for kernel %s: its build tools need glibc %d.%d, newer than this machine's", row.Name, row.Glibc[0], row.Glibc[1])
-	}
-	// LLVM's linker where it is installed; objects link with GNU's as well.
-	vars := []string{"CC=clang"}
-	if need("ld.lld", "llvm-nm", "llvm-objcopy", "llvm-strip", "llvm-ar") == nil {
-		vars = []string{"LLVM=1"}
-	}
-	return &environment{vars: vars}, need("make", "clang")
+	return chrootEnvironment(ctx, row, fmt.Sprintf("gcc-%d", rootCompiler[row.Root]), p)
 }
 
 // need checks that the programs are there.

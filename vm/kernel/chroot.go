@@ -30,7 +30,7 @@ var rootCompiler = map[string]int{"bookworm": 12, "trixie": 14}
 // rootReady marks a root that is complete.
 const rootReady = ".dio-ready"
 
-func chrootEnvironment(ctx context.Context, row Row, p Progress) (*environment, error) {
+func chrootEnvironment(ctx context.Context, row Row, compiler string, p Progress) (*environment, error) {
 	h, err := ThisHost()
 	if err != nil {
 		return nil, err
@@ -38,19 +38,16 @@ func chrootEnvironment(ctx context.Context, row Row, p Progress) (*environment, 
 	if err := need("unshare", "dpkg-deb", "chroot"); err != nil {
 		return nil, err
 	}
-	root, err := privateRoot(ctx, h, row, p)
+	root, err := privateRoot(ctx, h, row, compiler, p)
 	if err != nil {
-		return nil, fmt.Errorf("private root with gcc-%d for kernel %s: %w", rootCompiler[row.Root], row.Name, err)
+		return nil, fmt.Errorf("private root with %s for kernel %s: %w", compiler, row.Name, err)
 	}
-	return &environment{root: root, vars: []string{
-		fmt.Sprintf("CC=gcc-%d", rootCompiler[row.Root]), "DEB_BUILD_ARCH=amd64", "DEB_HOST_ARCH=amd64",
-	}}, nil
+	return &environment{root: root, vars: []string{"CC=" + compiler, "DEB_BUILD_ARCH=amd64", "DEB_HOST_ARCH=amd64"}}, nil
 }
 
-// privateRoot makes the root for row, unless it is there.
-func privateRoot(ctx context.Context, h Host, row Row, p Progress) (string, error) {
-	gcc := fmt.Sprintf("gcc-%d", rootCompiler[row.Root])
-	root := filepath.Join(CacheDir(), "roots", row.Root+"-"+gcc)
+// privateRoot makes the root with that compiler for row, unless it is there.
+func privateRoot(ctx context.Context, h Host, row Row, compiler string, p Progress) (string, error) {
+	root := filepath.Join(CacheDir(), "roots", row.Root+"-"+compiler)
 	unlock, err := lock(root + ".lock")
 	if err != nil {
 		return "", err
@@ -75,8 +72,8 @@ func privateRoot(ctx context.Context, h Host, row Row, p Progress) (string, erro
 	if err := a.update(ctx); err != nil {
 		return "", err
 	}
-	p.Stage("fetching %s and tools of %s into a private root (about 120 MB, once)", gcc, row.Root)
-	debs, err := a.downloadClosure(ctx, append([]string{gcc}, rootPackages...), p)
+	p.Stage("fetching %s and tools of %s into a private root (once)", compiler, row.Root)
+	debs, err := a.downloadClosure(ctx, append([]string{compiler, "binutils"}, rootPackages...), p)
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -317,5 +318,20 @@ func TestBindDirs(t *testing.T) {
 	got := bindDirs("/usr/src/mine", "/tmp/x")
 	if !slices.Contains(got, "/usr/src/mine") || slices.Contains(got, "/tmp/x") || slices.Contains(got, "/usr") || !slices.Contains(got, "/tmp") {
 		t.Errorf("%v", got)
+	}
+}
+
+// The script must drop what it is told to, and nothing else.
+func TestClangScript(t *testing.T) {
+	d := t.TempDir()
+	echo := filepath.Join(d, "echo")
+	for p, text := range map[string]string{echo: "#!/bin/sh\nprintf '<%s>' \"$@\"\n", d + "/cc": clangScript(echo, []string{"-a=*", "-b"})} {
+		if err := os.WriteFile(p, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(d+"/cc", "-a=1", "-bb", "-b", "two words", "-c").Output()
+	if err != nil || !strings.HasPrefix(string(out), "<-bb><two words><-c><-W") {
+		t.Errorf("%s, %v", out, err)
 	}
 }
