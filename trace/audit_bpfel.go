@@ -27,14 +27,14 @@ type auditCallNotes struct {
 }
 
 type auditEvent struct {
-	_        structs.HostLayout
-	Kind     uint32
-	Pages    uint32
-	Stack    uint32
-	Reserved uint32
-	Now      uint64
-	Value    int64
-	Op       auditOp
+	_       structs.HostLayout
+	Kind    uint32
+	Pages   uint32
+	Stack   uint32
+	Handler uint32
+	Now     uint64
+	Value   int64
+	Op      auditOp
 }
 
 type auditFolioState struct {
@@ -96,7 +96,7 @@ type auditOp struct {
 	CleanStack  uint32
 	LateStack   uint32
 	EndStack    uint32
-	Reserved    uint32
+	Handler     uint32
 	Comm        [16]int8
 }
 

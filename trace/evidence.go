@@ -105,7 +105,7 @@ func (s *Session) NoteOverdue(limit time.Duration) (int, error) {
 	for id, op := range ops {
 		o := plainOp(op)
 		if o.Kind.Async() && !o.Ended() && o.Queued && t-o.Start > limit {
-			o.PinStack = s.rawStack(op.PinStack)
+			o.PinStack, o.Handler = s.rawStack(op.PinStack), s.handler(op.Handler)
 			o.End = t
 			s.overdue[id] = o
 			n++
@@ -194,6 +194,14 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 		Operations: totals.Operations + uint64(len(ops)), PinsTaken: totals.PinsTaken, PinsReleased: totals.PinsReleased,
 		GetsTaken: totals.GetsTaken, Queued: totals.Queued, Completed: totals.Completed, Slowest: time.Duration(totals.SlowestNs),
 	}
+	if totals.GetsTaken > 0 {
+		e.Coverage.Missing = append(slices.Clone(e.Coverage.Missing), audit.Missing{
+			Hook: "put_page",
+			Reason: fmt.Sprintf("inline in the kernel: %d pages were taken by get_user_pages (FOLL_GET), whose release and SetPageDirty can't be seen",
+				totals.GetsTaken),
+			Rules: pinRules,
+		})
+	}
 	s.mu.Lock()
 	events := slices.Clone(s.events)
 	e.Lost = audit.Lost{Events: totals.LostEvents + s.missed(totals) + s.bad, UntrackedPages: totals.LostPages}
@@ -201,7 +209,9 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 
 	for _, v := range events {
 		e.Events = append(e.Events, audit.Event{
-			Kind: audit.EventKind(v.Kind), Pages: v.Pages, Value: v.Value, Stack: s.rawStack(v.Stack), Op: s.fullOp(v.Op),
+			Kind: audit.EventKind(v.Kind), Pages: v.Pages, Value: v.Value, At: time.Duration(v.Now),
+			// the stack of a return begins at its caller
+			Stack: append(s.handler(v.Handler), s.rawStack(v.Stack)...), Op: s.fullOp(v.Op),
 		})
 	}
 	for id, op := range ops {
@@ -289,7 +299,16 @@ func (s *Session) fullOp(op auditOp) audit.Op {
 	o := plainOp(op)
 	o.PinStack, o.CleanStack = s.rawStack(op.PinStack), s.rawStack(op.CleanStack)
 	o.LateStack, o.EndStack = s.rawStack(op.LateStack), s.rawStack(op.EndStack)
+	o.Handler = s.handler(op.Handler)
 	return o
+}
+
+// handler is the driver's function that the programs know by this number.
+func (s *Session) handler(number uint32) audit.Stack {
+	if number == 0 || int(number) > len(s.handlers) {
+		return nil
+	}
+	return audit.Stack{s.handlers[number-1]}
 }
 
 func comm(c [16]int8) string {

@@ -19,14 +19,14 @@ import (
 // read_iter and write_iter: ssize_t f(struct kiocb *, struct iov_iter *).
 // Their entry and return tell synchronous calls from asynchronous ones, and
 // what the driver returned.
-func moduleIters(types *btf.Cache) ([]hook, error) {
+func (s *Session) moduleIters() ([]hook, error) {
 	modules, err := loadedModules()
 	if err != nil {
 		return nil, err
 	}
 	var hooks []hook
 	for _, m := range modules {
-		spec, err := types.Module(m)
+		spec, err := s.types.Module(m)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // built without type information
 		}
@@ -41,8 +41,9 @@ func moduleIters(types *btf.Cache) ([]hook, error) {
 			if !ok || !isIter(f) {
 				continue
 			}
+			s.handlers = append(s.handlers, audit.Frame{Function: f.Name, Module: m})
 			hooks = append(hooks, hook{
-				name: f.Name, cookie: kindIter | uint64(len(hooks)+1)<<32, enter: true, exit: true,
+				name: f.Name, cookie: kindIter | uint64(len(s.handlers))<<32, enter: true, exit: true,
 				rules: []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete},
 			})
 		}

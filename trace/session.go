@@ -47,7 +47,8 @@ type Session struct {
 	events []auditEvent
 	bad    uint64 // ring records that made no sense
 
-	overdue map[uint64]audit.Op
+	overdue  map[uint64]audit.Op
+	handlers []audit.Frame // the drivers' functions, by the number in their cookie
 }
 
 // Start loads and attaches the programs. What the kernel lacks is in the
@@ -224,7 +225,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 		}
 		all = append(all, hook{name, h.cookie, h.enter, h.exit, h.rules})
 	}
-	mods, err := moduleIters(s.types)
+	mods, err := s.moduleIters()
 	if err != nil {
 		s.missing("read_iter and write_iter of modules", err.Error(), []string{audit.RuleSyncAsAsync}, false)
 	}

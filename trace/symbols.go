@@ -157,7 +157,9 @@ func (s *Session) symbolize(e *audit.Evidence) error {
 	}
 	for _, st := range stacks {
 		for i := range st {
-			st[i] = table.frame(st[i].Offset)
+			if st[i].Function == "" {
+				st[i] = table.frame(st[i].Offset)
+			}
 		}
 	}
 	return nil

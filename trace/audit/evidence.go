@@ -66,6 +66,7 @@ type Op struct {
 	LateDirty  uint32 // of those: marked dirty only after it ended
 
 	PinStack, CleanStack, LateStack, EndStack Stack
+	Handler                                   Stack // the driver's function that got it, where known
 }
 
 // Ended says whether the operation was told complete, or returned.
@@ -90,6 +91,7 @@ type Event struct {
 	Pages uint32
 	Value int64 // EventDirtyReadOnly: 1 from a dirtying call, 0 from a dirtying release; else a result
 	Stack Stack
+	At    time.Duration // kernel's monotonic clock
 	Op    Op
 }
 

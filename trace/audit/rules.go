@@ -4,9 +4,8 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The rules, by the names that users rely on.
@@ -26,7 +25,10 @@ var rules = []func(*Evidence) []violation{
 	pinLeak, overUnpin, dirtyMissing, dirtyNeedless, earlyComplete, doubleComplete, lostComplete, syncAsAsync,
 }
 
-const pageSize = 4096
+const (
+	pageSize    = 4096
+	eiocbqueued = -529 // the kernel's own: user space has no name for it
+)
 
 // pinLeak: pages still pinned, by the kernel's own count, after the
 // operation that pinned them ended and its process can't come back for them.
@@ -71,9 +73,17 @@ func overUnpin(e *Evidence) []violation {
 // that its result covers.
 func dirtyMissing(e *Evidence) []violation {
 	var out []violation
+	// Of two releases of one page, the account knows only the first: that it
+	// was clean proves nothing.
+	overUnpinned := map[uint64]bool{}
+	for _, v := range e.Events {
+		if v.Kind == EventOverUnpin && v.Op.ID != 0 {
+			overUnpinned[v.Op.ID] = true
+		}
+	}
 	for _, v := range e.Events {
 		op := v.Op
-		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm {
+		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm || overUnpinned[op.ID] {
 			continue
 		}
 		const fix = "Release pages that the device wrote with unpin_user_pages_dirty_lock(pages, n, true), " +
@@ -193,7 +203,7 @@ func lostComplete(e *Evidence) []violation {
 			continue
 		}
 		out = append(out, violation{
-			rule: RuleLostComplete, severity: SeverityError, pages: op.Live, stack: op.PinStack, op: op,
+			rule: RuleLostComplete, severity: SeverityError, pages: op.Live, stack: submission(op), op: op,
 			explain: fmt.Sprintf("A %s was queued and, %s later, isn't completed. The process can't exit and its pages stay pinned. "+
 				"Every path that takes a request must end in ki_complete(): look at errors, timeouts, cancel and removal.",
 				op.Kind, age.Round(time.Millisecond)),
@@ -201,7 +211,7 @@ func lostComplete(e *Evidence) []violation {
 	}
 	for _, op := range e.Overdue {
 		out = append(out, violation{
-			rule: RuleLostComplete, severity: SeverityError, stack: op.PinStack, op: op,
+			rule: RuleLostComplete, severity: SeverityError, stack: submission(op), op: op,
 			explain: fmt.Sprintf("A %s was queued and not completed for %s, far longer than any other. If the device may really be that slow, "+
 				"raise --lost-after; else look for a completion that is only rescued by a timeout or by closing the device.",
 				op.Kind, (op.End - op.Start).Round(time.Millisecond)),
@@ -210,20 +220,35 @@ func lostComplete(e *Evidence) []violation {
 	return out
 }
 
+// submission is where a request came to the driver.
+func submission(op Op) Stack {
+	if len(op.PinStack) > 0 {
+		return op.PinStack
+	}
+	return op.Handler
+}
+
 // syncAsAsync: a synchronous caller was told to wait for a completion that can't come.
 func syncAsAsync(e *Evidence) []violation {
 	var out []violation
-	seen := map[uint64]bool{}
 	for _, v := range e.Events {
-		if v.Kind != EventSyncQueued || v.Op.ID != 0 && seen[v.Op.ID] {
+		if v.Kind != EventSyncQueued || v.Op.ID == 0 && seenInside(e.Events, v) {
 			continue
 		}
-		seen[v.Op.ID] = true
 		out = append(out, violation{
 			rule: RuleSyncAsAsync, severity: SeverityError, stack: v.Stack, op: v.Op,
 			explain: fmt.Sprintf("-EIOCBQUEUED (%d) was returned for a synchronous kiocb: it has no ki_complete to call, so the kernel crashes "+
-				"or the caller sees error 529. Where is_sync_kiocb() is true, wait for the request (killably) and return its result.", -int(unix.Errno(529))),
+				"or the caller sees error 529. Where is_sync_kiocb() is true, wait for the request (killably) and return its result.", eiocbqueued),
 		})
 	}
 	return out
+}
+
+// seenInside says that the same return was also seen at the driver's own
+// function, which the one that v is about had called.
+func seenInside(events []Event, v Event) bool {
+	return slices.ContainsFunc(events, func(inner Event) bool {
+		return inner.Kind == EventSyncQueued && inner.Op.ID != 0 && inner.Op.TID == v.Op.TID &&
+			inner.At <= v.At && v.At-inner.At < 100*time.Millisecond
+	})
 }

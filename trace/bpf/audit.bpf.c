@@ -206,6 +206,7 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	bool known = ts && op_of(ts->op);
 	struct kiocb_state *k;
 	__u64 key = ctx->di;
+	struct op *op;
 
 	if (!known && !audited(who >> 32))
 		return;
@@ -222,11 +223,14 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 		k = bpf_map_lookup_elem(&kiocbs, &key);
 		ts->iter_kiocb = key;
 		ts->iter_op = k ? k->op : 0;
-		return;
+	} else {
+		ts->iter_kiocb = 0;
+		ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
+		ts->call = ts->iter_op;
 	}
-	ts->iter_kiocb = 0;
-	ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
-	ts->call = ts->iter_op;
+	op = op_of(ts->iter_op);
+	if (op)
+		op->handler = cookie >> 32;
 }
 
 static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
@@ -244,13 +248,13 @@ static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64
 		key = ts->iter_kiocb;
 		k = bpf_map_lookup_elem(&kiocbs, &key);
 		if (ret != -EIOCBQUEUED && id && k && k->op == id && k->completions)
-			tell(EV_RETURNED_TOO, id, 0, stack_of(ctx), ret);
+			tell(EV_RETURNED_TOO, id, cookie >> 32, stack_of(ctx), ret);
 		return;
 	}
 	if (ts->call == id)
 		ts->call = 0;
 	if (ret == -EIOCBQUEUED)
-		tell(EV_SYNC_QUEUED, id, 0, stack_of(ctx), ret);
+		tell(EV_SYNC_QUEUED, id, cookie >> 32, stack_of(ctx), ret);
 	op_end(id, ret, 0);
 }
 

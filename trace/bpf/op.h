@@ -51,15 +51,21 @@ static __always_inline struct event *event_begin(__u32 kind)
 	return e;
 }
 
-/* Tells of something about an operation, of which id may be 0: unknown. */
-__noinline int tell(__u32 kind, __u64 id, __u32 pages, __u32 stack, __s64 value)
+/*
+ * Tells of something about an operation, of which id may be 0: unknown.
+ * number is of pages, for a return that of the function.
+ */
+__noinline int tell(__u32 kind, __u64 id, __u32 number, __u32 stack, __s64 value)
 {
 	struct event *e = event_begin(kind);
 	struct op *op = op_of(id);
 
 	if (!e)
 		return 0;
-	e->pages = pages;
+	if (kind == EV_RETURNED_TOO || kind == EV_SYNC_QUEUED)
+		e->handler = number;
+	else
+		e->pages = number;
 	e->stack = stack;
 	e->value = value;
 	if (op) {

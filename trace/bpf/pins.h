@@ -38,6 +38,7 @@ struct walk {
 	__u32 over;
 	__u32 readonly_dirty;
 	__u64 readonly_op;
+	__u64 over_op;	/* the last holder of what nobody holds now */
 	__u64 clean_op;
 	__u64 late_op;
 	__u64 done_op;	/* ended, and this was its last page */
@@ -223,6 +224,7 @@ __noinline int release_run(struct walk *w)
 {
 	__u32 n, left, got, live;
 	struct folio_state *f;
+	__u64 last;
 	int i;
 
 	if (!w)
@@ -238,7 +240,11 @@ __noinline int release_run(struct walk *w)
 			proven = !f->foreign;
 		} else {
 			/* Its last pin was seen to go, or the kernel's own count has none. */
-			proven = f ? !f->foreign : bpf_map_lookup_elem(&released, &w->run) != 0;
+			__u64 *last = bpf_map_lookup_elem(&released, &w->run);
+
+			proven = f ? !f->foreign : last != 0;
+			if (last)
+				w->over_op = *last;
 			if (!proven && w->audited && folio_pins(w->run) < n)
 				proven = true;
 		}
@@ -254,6 +260,7 @@ __noinline int release_run(struct walk *w)
 		w->readonly_dirty += n;
 		w->readonly_op = f->holders[0];
 	}
+	last = f->holders[0];
 	left = n;
 #pragma unroll
 	for (i = 0; i < 7; i++) {
@@ -280,7 +287,7 @@ __noinline int release_run(struct walk *w)
 		 */
 		if (!w->run_large) {
 			if (!f->foreign)
-				bpf_map_update_elem(&released, &w->run, &w->now, BPF_ANY);
+				bpf_map_update_elem(&released, &w->run, &last, BPF_ANY);
 			bpf_map_delete_elem(&folios, &w->run);
 		}
 	}
@@ -379,7 +386,7 @@ static __always_inline void settle(void *ctx, struct walk *w)
 	if (w->over || w->readonly_dirty || w->clean_op || w->late_op)
 		stack = stack_of(ctx);
 	if (w->over)
-		tell(EV_OVER_UNPIN, w->op, w->over, stack, 0);
+		tell(EV_OVER_UNPIN, w->over_op ? w->over_op : w->op, w->over, stack, 0);
 	if (w->readonly_dirty)
 		tell(EV_DIRTY_READONLY, w->readonly_op, w->readonly_dirty, stack, 0);
 	op = op_of(w->clean_op);

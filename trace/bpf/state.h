@@ -57,7 +57,7 @@ struct op {
 	__u32 clean_stack;
 	__u32 late_stack;
 	__u32 end_stack;
-	__u32 reserved;
+	__u32 handler;		/* number of the driver's function that got it; 0: unknown */
 	char comm[COMM_LEN];
 };
 
@@ -124,7 +124,7 @@ struct event {
 	__u32 kind;
 	__u32 pages;
 	__u32 stack;
-	__u32 reserved;
+	__u32 handler;	/* number of the driver's function that returned it */
 	__u64 now;
 	__s64 value;
 	struct op op;		/* the operation, as far as known */

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package audit
+
+import (
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+)
+
+func stack(frames ...string) Stack {
+	var s Stack
+	for _, f := range frames {
+		if name, ok := cutPrefix(f, "drv:"); ok {
+			s = append(s, Frame{Function: name, Module: "drv"})
+		} else {
+			s = append(s, Frame{Function: f})
+		}
+	}
+	return s
+}
+
+func cutPrefix(s, prefix string) (string, bool) {
+	if len(s) > len(prefix) && s[:len(prefix)] == prefix {
+		return s[len(prefix):], true
+	}
+	return s, false
+}
+
+var (
+	pinnedAt   = stack("pin_user_pages_fast", "iov_iter_extract_pages", "drv:drv_map", "drv:drv_read_iter")
+	releasedAt = stack("unpin_user_pages", "drv:drv_finish")
+	dirtiedAt  = stack("unpin_user_pages_dirty_lock", "drv:drv_finish")
+)
+
+// read is a native AIO read of 16 KiB into 4 pages that went well.
+func read(change func(*Op)) Op {
+	op := Op{
+		ID: 1, Kind: KindAIO, PID: 10, TID: 11, Comm: "app", Start: time.Second, End: 2 * time.Second,
+		Result: 16384, Bytes: true, Completions: 1, Taken: 4, TakenWrite: 4, Dirty: 4, PinStack: pinnedAt,
+	}
+	if change != nil {
+		change(&op)
+	}
+	return op
+}
+
+func ended(change func(*Op)) Evidence {
+	return Evidence{Events: []Event{{Kind: EventOp, Op: read(change)}}}
+}
+
+func TestRules(t *testing.T) {
+	gone := func(int) bool { return true }
+	alive := func(int) bool { return false }
+	running := func(op *Op) { op.Completions, op.End, op.Live, op.Dirty, op.Queued = 0, 0, 4, 0, true }
+
+	for name, c := range map[string]struct {
+		evidence Evidence
+		want     []string // rules, sorted
+		pages    uint64   // of the first finding
+		severity string
+	}{
+		"nothing seen": {},
+
+		"pin-leak: a completed request keeps a page": {
+			evidence: Evidence{Held: []Held{{Pages: 1, Op: read(nil)}}, Gone: alive},
+			want:     []string{RulePinLeak}, pages: 1, severity: SeverityError},
+		"pin-leak: a long-term pin outlives its process": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes, op.LongTerm = KindSyscall, false, true })}}, Gone: gone},
+			want:     []string{RulePinLeak}, pages: 4, severity: SeverityError},
+		"a long-term pin of a living process": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes, op.LongTerm = KindSyscall, false, true })}}, Gone: alive}},
+		"an ioctl that pins for later, process alive": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes = KindSyscall, false })}}, Gone: alive}},
+		"a request in flight at the end": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(running)}}, Unfinished: []Op{read(running)},
+				End: 2 * time.Second, LostAfter: 3 * time.Second, Gone: alive}},
+
+		"over-unpin": {
+			evidence: Evidence{Events: []Event{{Kind: EventOverUnpin, Pages: 2, Stack: releasedAt, Op: read(nil)}}},
+			want:     []string{RuleOverUnpin}, pages: 2, severity: SeverityError},
+		"over-unpin makes the clean release of that operation no proof": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventOverUnpin, Pages: 1, Stack: releasedAt, Op: read(nil)},
+				{Kind: EventOp, Op: read(func(op *Op) { op.Dirty, op.Clean = 3, 1 })},
+			}}, want: []string{RuleOverUnpin}, pages: 1, severity: SeverityError},
+
+		"dirty-missing: all pages clean": {
+			evidence: ended(func(op *Op) { op.Dirty, op.Clean, op.CleanStack = 0, 4, releasedAt }),
+			want:     []string{RuleDirtyMissing}, pages: 4, severity: SeverityError},
+		"dirty-missing: one page too few": {
+			evidence: ended(func(op *Op) { op.Dirty, op.Clean = 3, 1 }),
+			want:     []string{RuleDirtyMissing}, pages: 1, severity: SeverityError},
+		"a short read dirties what it covers": {
+			evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = 4097, 2, 2 })},
+		"dirty-missing: a short read that covers more than it dirties": {
+			evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = 4097, 1, 3 }),
+			want:     []string{RuleDirtyMissing}, pages: 1, severity: SeverityError},
+		"a failed read releases clean":      {evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = -5, 0, 4 })},
+		"a read at the end of the device":   {evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = 0, 0, 4 })},
+		"a write has nothing to dirty":      {evidence: ended(func(op *Op) { op.TakenWrite, op.Dirty = 0, 0 })},
+		"registered buffers are left clean": {evidence: ended(func(op *Op) { op.LongTerm, op.Dirty, op.Clean = true, 0, 4 })},
+		"a result larger than what was pinned (rest copied)": {
+			evidence: ended(func(op *Op) { op.Result, op.Clean = 1<<20, 0 })},
+		"dirty-missing: an ioctl that succeeds": {
+			evidence: ended(func(op *Op) { op.Kind, op.Bytes, op.Result, op.Dirty, op.Clean = KindSyscall, false, 0, 0, 4 }),
+			want:     []string{RuleDirtyMissing}, pages: 4, severity: SeverityWarning},
+		"an ioctl that dirties some": {
+			evidence: ended(func(op *Op) { op.Kind, op.Bytes, op.Result, op.Dirty, op.Clean = KindSyscall, false, 0, 1, 3 })},
+
+		"dirty-needless: by the release": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 4, Stack: dirtiedAt, Op: read(nil)}}},
+			want:     []string{RuleDirtyNeedless}, pages: 4, severity: SeverityWarning},
+		"dirty-needless: by the module's own call": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
+				Stack: stack("set_page_dirty_lock", "drv:drv_finish")}}},
+			want: []string{RuleDirtyNeedless}, pages: 1, severity: SeverityWarning},
+		"the core kernel dirties for its own reasons": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
+				Stack: stack("folio_mark_dirty", "shmem_write_end", "generic_perform_write", "drv:drv_ioctl")}}}},
+
+		"early-complete: dirtied after": {
+			evidence: ended(func(op *Op) { op.Late, op.LateDirty, op.LateStack = 4, 4, dirtiedAt }),
+			want:     []string{RuleEarlyComplete}, pages: 4, severity: SeverityError},
+		"early-complete: a write's pages released after": {
+			evidence: ended(func(op *Op) { op.TakenWrite, op.Dirty, op.Late, op.LateStack = 0, 0, 4, releasedAt }),
+			want:     []string{RuleEarlyComplete}, pages: 4, severity: SeverityWarning},
+		"the block layer releases just after": {
+			evidence: ended(func(op *Op) { op.BlockLayer, op.Late = true, 4 })},
+		"a synchronous call that only reads pages may release them late": {
+			evidence: ended(func(op *Op) { op.Kind, op.TakenWrite, op.Dirty, op.Late = KindSync, 0, 0, 4 })},
+		"early-complete: a synchronous call that dirties late": {
+			evidence: ended(func(op *Op) { op.Kind, op.Late, op.LateDirty, op.LateStack = KindSync, 4, 4, dirtiedAt }),
+			want:     []string{RuleEarlyComplete}, pages: 4, severity: SeverityError},
+
+		"double-complete": {
+			evidence: Evidence{Events: []Event{{Kind: EventCompletedAgain, Stack: stack("aio_complete_rw", "drv:drv_irq"), Op: read(nil)}}},
+			want:     []string{RuleDoubleComplete}, severity: SeverityError},
+		"double-complete: completed and returned, counted once": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventReturnedToo, Value: 4096, Stack: stack("drv:drv_read_iter"), Op: read(nil)},
+				{Kind: EventCompletedAgain, Stack: stack("aio_complete_rw", "aio_read"), Op: read(nil)},
+			}}, want: []string{RuleDoubleComplete}, severity: SeverityError},
+
+		"lost-complete: too old": {
+			evidence: Evidence{Unfinished: []Op{read(running)}, End: 10 * time.Second, LostAfter: 3 * time.Second, Gone: alive},
+			want:     []string{RuleLostComplete}, pages: 4, severity: SeverityError},
+		"lost-complete: its process has gone": {
+			evidence: Evidence{Unfinished: []Op{read(running)}, End: 2 * time.Second, LostAfter: 3 * time.Second, Gone: gone},
+			want:     []string{RuleLostComplete}, pages: 4, severity: SeverityError},
+		"lost-complete: rescued later": {
+			evidence: Evidence{Overdue: []Op{read(nil)}}, want: []string{RuleLostComplete}, severity: SeverityError},
+		"lost-complete: nothing pinned, the driver known by its function": {
+			evidence: Evidence{Overdue: []Op{read(func(op *Op) { op.PinStack, op.Handler = nil, stack("drv:drv_read_iter") })}},
+			want:     []string{RuleLostComplete}, severity: SeverityError},
+
+		"sync-as-async": {
+			evidence: Evidence{Events: []Event{{Kind: EventSyncQueued, Stack: stack("drv:drv_read_iter", "vfs_read"), Op: read(nil)}}},
+			want:     []string{RuleSyncAsAsync}, severity: SeverityError},
+		"sync-as-async: at the driver and at its caller, counted once": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventSyncQueued, At: time.Second, Stack: stack("drv:drv_read_iter"), Op: read(nil)},
+				{Kind: EventSyncQueued, At: time.Second + time.Microsecond, Stack: stack("copy_splice_read", "drv:drv_splice_read"), Op: Op{TID: 11}},
+			}}, want: []string{RuleSyncAsAsync}, severity: SeverityError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := Judge(c.evidence)
+			var got []string
+			for _, f := range r.Findings {
+				got = append(got, f.Rule)
+				if f.Module != "drv" || f.Function == "" || len(f.Stack) == 0 || f.Explain == "" {
+					t.Errorf("finding doesn't lead to the driver: %+v", f)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, c.want) {
+				t.Fatalf("rules %v, want %v", got, c.want)
+			}
+			if len(c.want) == 0 {
+				if r.Verdict != VerdictClean {
+					t.Errorf("verdict %s, want clean", r.Verdict)
+				}
+				return
+			}
+			if f := r.Findings[0]; f.Count != 1 || f.Pages != c.pages || f.Severity != c.severity {
+				t.Errorf("count %d, pages %d, %s; want 1, %d, %s", f.Count, f.Pages, f.Severity, c.pages, c.severity)
+			}
+			if r.Verdict != VerdictViolations {
+				t.Errorf("verdict %s, want violations", r.Verdict)
+			}
+		})
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	leak := []Held{{Pages: 1, Op: read(nil)}}
+	for name, c := range map[string]struct {
+		evidence Evidence
+		want     string
+	}{
+		"clean":                 {Evidence{}, VerdictClean},
+		"events lost":           {Evidence{Lost: Lost{Events: 1}}, VerdictIncomplete},
+		"pages not tracked":     {Evidence{Lost: Lost{UntrackedPages: 1}}, VerdictIncomplete},
+		"lost, yet proven":      {Evidence{Lost: Lost{Events: 1}, Held: leak}, VerdictViolations},
+		"essential hook absent": {Evidence{Coverage: Coverage{Missing: []Missing{{Hook: "x", Essential: true}}}}, VerdictIncomplete},
+		"other hook absent":     {Evidence{Coverage: Coverage{Missing: []Missing{{Hook: "x"}}}}, VerdictClean},
+		"another module's":      {Evidence{Held: leak, Modules: []string{"other"}}, VerdictClean},
+		"this module's":         {Evidence{Held: leak, Modules: []string{"other", "drv"}}, VerdictViolations},
+		"another caller's":      {Evidence{Held: leak, Caller: regexp.MustCompile("^other_")}, VerdictClean},
+		"this caller's":         {Evidence{Held: leak, Caller: regexp.MustCompile("^drv_")}, VerdictViolations},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Judge(c.evidence).Verdict; got != c.want {
+				t.Errorf("verdict %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// Violations of one rule at one place are one finding; elsewhere, another.
+func TestGrouping(t *testing.T) {
+	elsewhere := read(func(op *Op) { op.PinStack = stack("pin_user_pages", "drv:drv_ioctl") })
+	r := Judge(Evidence{Held: []Held{{Pages: 1, Op: read(nil)}, {Pages: 2, Op: read(nil)}, {Pages: 4, Op: elsewhere}}})
+	if len(r.Findings) != 2 || r.Findings[0].Count != 2 || r.Findings[0].Pages != 3 || r.Findings[1].Count != 1 {
+		t.Errorf("findings %+v", r.Findings)
+	}
+	if r.Pins.Outstanding != 7 {
+		t.Errorf("%d pins outstanding, want 7", r.Pins.Outstanding)
+	}
+}
