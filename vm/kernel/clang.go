@@ -23,10 +23,17 @@ var gccOnly = []string{
 	"-mno-fp-ret-in-387", "-mskip-rax-setup", "-mstack-protector-guard*",
 }
 
-// newerClang are those that clang learned at some time.
-var newerClang = []string{
-	"-mfunction-return=thunk-extern", "-mharden-sls=all", "-ftrivial-auto-var-init=zero",
-	"-fzero-call-used-regs=used-gpr", "-fstrict-flex-arrays=3",
+// newerClang are those that clang learned at some time. Where it hasn't yet,
+// objtool must not look for their effect: the configuration's names to unset.
+var newerClang = []struct {
+	option string
+	unset  []string
+}{
+	{"-mfunction-return=thunk-extern", []string{"CONFIG_RETHUNK=", "CONFIG_MITIGATION_RETHUNK="}},
+	{"-mharden-sls=all", []string{"CONFIG_SLS=", "CONFIG_MITIGATION_SLS="}},
+	{"-ftrivial-auto-var-init=zero", nil},
+	{"-fzero-call-used-regs=used-gpr", nil},
+	{"-fstrict-flex-arrays=3", nil},
 }
 
 // clangEnvironment builds by clang: this machine's where the kernel's own
@@ -48,9 +55,10 @@ func clangEnvironment(ctx context.Context, row Row, p Progress) (*environment, e
 	}
 	env.tmp = tmp
 	drop := append([]string(nil), gccOnly...)
-	for _, option := range newerClang {
-		if env.command(ctx, tmp, tmp, clang, option, "-fsyntax-only", "-x", "c", "/dev/null").Run() != nil {
-			drop = append(drop, option)
+	for _, n := range newerClang {
+		if env.command(ctx, tmp, tmp, clang, "-Werror", n.option, "-c", "-o", "/dev/null", "-x", "c", "/dev/null").Run() != nil {
+			drop = append(drop, n.option)
+			env.vars = append(env.vars, n.unset...)
 		}
 	}
 	cc := filepath.Join(tmp, "clang")
@@ -74,6 +82,7 @@ for a do
 	*) set -- "$@" "$a" ;;
 	esac
 done
-exec ` + clang + ` "$@" -Wno-unknown-warning-option -Wno-duplicate-decl-specifier
+exec ` + clang + ` "$@" -Qunused-arguments -Wno-unknown-warning-option -Wno-duplicate-decl-specifier \
+	-Wno-address-of-packed-member -Wno-microsoft-anon-tag
 `
 }

@@ -331,7 +331,7 @@ func TestClangScript(t *testing.T) {
 		}
 	}
 	out, err := exec.Command(d+"/cc", "-a=1", "-bb", "-b", "two words", "-c").Output()
-	if err != nil || !strings.HasPrefix(string(out), "<-bb><two words><-c><-W") {
+	if err != nil || !strings.HasPrefix(string(out), "<-bb><two words><-c><-Q") {
 		t.Errorf("%s, %v", out, err)
 	}
 }
