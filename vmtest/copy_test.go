@@ -71,15 +71,15 @@ func sumOf(t *testing.T, path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// roundTrip copies a file to the device and back and compares SHA-256 at each
-// end; flags shape both copies.
-func roundTrip(t *testing.T, source string, at int64, flags ...string) (there, back copyReport) {
+// roundTrip copies a file, whose SHA-256 is want, to the device and back and
+// compares at each end; flags shape both copies.
+func roundTrip(t *testing.T, source, want string, at int64, flags ...string) (there, back copyReport) {
 	t.Helper()
 	st, err := os.Stat(source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, result := sumOf(t, source), filepath.Join(t.TempDir(), "back")
+	result := filepath.Join(t.TempDir(), "back")
 	base := append([]string{"dioctl", "copy", "--format", "json", "--sha256"}, flags...)
 	there = decode[copyReport](t, mustRun(t, append(slices.Clone(base), "--verify", "--to-offset", fmt.Sprint(at), source, device)...))
 	back = decode[copyReport](t, mustRun(t, append(slices.Clone(base), "--from-offset", fmt.Sprint(at), "--length", fmt.Sprint(st.Size()), device, result)...))
@@ -99,6 +99,7 @@ const oddSize = 16<<20 + 12345
 // at a time and many, with O_DIRECT and without.
 func TestCopyEveryEngine(t *testing.T) {
 	source := sourceFile(t, oddSize)
+	sum := sumOf(t, source)
 	pages := uint64(oddSize / os.Getpagesize())
 	for _, e := range engine.Engines() {
 		for _, depth := range []int{1, 8} {
@@ -108,7 +109,7 @@ func TestCopyEveryEngine(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s/depth=%d/direct=%s", e.Name, depth, direct), func(t *testing.T) {
 					resetStats(t)
-					there, back := roundTrip(t, source, 0, "--engine", e.Name, "--depth", fmt.Sprint(depth), "--direct="+direct)
+					there, back := roundTrip(t, source, sum, 0, "--engine", e.Name, "--depth", fmt.Sprint(depth), "--direct="+direct)
 					if there.Target.Engine != e.Name || back.Source.Engine != e.Name || there.Target.Depth != depth {
 						t.Errorf("the device was driven otherwise: %+v, %+v", there, back)
 					}
@@ -135,14 +136,15 @@ func TestCopyEveryEngine(t *testing.T) {
 
 // The same with requests that wait, in both families and with each finisher.
 func TestCopyWithLatency(t *testing.T) {
-	source := sourceFile(t, 4<<20+4096)
+	source := sourceFile(t, 1<<20+4096)
+	sum := sumOf(t, source)
 	for _, family := range []string{"pin", "get"} {
 		for _, completion := range []string{"auto", "worker", "timer"} {
 			for _, name := range []string{"preadv", "aio", "io_uring", "io_uring-fixed", "io_uring-iopoll", "ioctl"} {
 				t.Run(family+"/"+completion+"/"+name, func(t *testing.T) {
 					configure(t, "--family", family, "--completion", completion, "--latency", "1ms")
 					resetStats(t)
-					roundTrip(t, source, 8192, "--engine", name, "--depth", "16", "--direct", "--block-size", "64k")
+					roundTrip(t, source, sum, 8192, "--engine", name, "--depth", "16", "--direct", "--block-size", "64k")
 					s := readStats(t)
 					if s.PagesPinned != s.PagesReleased || s.InFlight != 0 || s.Submitted != s.Completed {
 						t.Errorf("left over: %+v", s)
@@ -159,10 +161,11 @@ func TestCopyWithLatency(t *testing.T) {
 // Odd offsets, lengths and block sizes.
 func TestCopyOddPlaces(t *testing.T) {
 	source := sourceFile(t, 1<<20+1)
+	sum := sumOf(t, source)
 	for _, name := range []string{"preadv", "mmap", "aio", "io_uring", "io_uring-fixed", "ioctl", "splice"} {
 		for _, direct := range []string{"off", "auto"} {
 			t.Run(name+"/direct="+direct, func(t *testing.T) {
-				roundTrip(t, source, 12345, "--engine", name, "--depth", "3", "--block-size", "9999", "--direct="+direct)
+				roundTrip(t, source, sum, 12345, "--engine", name, "--depth", "3", "--block-size", "9999", "--direct="+direct)
 			})
 		}
 	}
@@ -172,11 +175,12 @@ func TestCopyOddPlaces(t *testing.T) {
 // where it can't.
 func TestCopyLimits(t *testing.T) {
 	source := sourceFile(t, 1<<20)
+	sum := sumOf(t, source)
 	t.Run("in flight", func(t *testing.T) {
 		configure(t, "--latency", "1ms", "--max-in-flight-file", "3")
 		t.Cleanup(func() { mustRun(t, "dioctl", "config", "set", "--max-in-flight-file", "65536") })
 		for _, name := range []string{"aio", "io_uring", "preadv"} {
-			roundTrip(t, source, 0, "--engine", name, "--direct", "--depth", "16", "--block-size", "16k")
+			roundTrip(t, source, sum, 0, "--engine", name, "--direct", "--depth", "16", "--block-size", "16k")
 		}
 	})
 	t.Run("capacity", func(t *testing.T) {
@@ -204,7 +208,7 @@ func TestCopyLimits(t *testing.T) {
 	t.Run("request", func(t *testing.T) {
 		mustRun(t, "dioctl", "config", "set", "--max-request", "64k")
 		t.Cleanup(func() { mustRun(t, "dioctl", "config", "set", "--max-request", "64M") })
-		roundTrip(t, source, 0, "--direct")
+		roundTrip(t, source, sum, 0, "--direct")
 		o := run(t, "dioctl", "copy", "--direct", "--block-size", "128k", source, device)
 		if o.status != 3 || !strings.Contains(o.stderr, "max-request") {
 			t.Errorf("status %d: %s", o.status, o.stderr)
