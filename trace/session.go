@@ -38,6 +38,7 @@ type Session struct {
 	maps     map[string]*ebpf.Map // outlive objs, which gets its own handles
 	objs     *ebpf.Collection
 	links    []link.Link
+	lazy     []link.Link // may outlive the session for a moment
 	reader   *ringbuf.Reader
 	coverage audit.Coverage
 	atStart  auditTotals // when all was attached
@@ -206,7 +207,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 			s.missing(name, err.Error(), h.rules, true)
 			continue
 		}
-		s.links = append(s.links, l)
+		s.lazy = append(s.lazy, l)
 		all = append(all, hook{name, h.cookie(i), true, false, h.rules})
 	}
 	for _, t := range tracepoints {
@@ -316,15 +317,18 @@ func (s *Session) read() {
 	}
 }
 
-// Close detaches everything; a driver can be unloaded only then. Links are
-// closed side by side, for each waits until no CPU runs its program.
+// Close detaches everything. Programs on core-kernel functions may be detached
+// a moment later, by the kernel; those on modules are gone when it returns, so
+// that a driver can be unloaded.
 func (s *Session) Close() error {
+	background := detachInBackground(s.lazy)
+	defer background()
 	var closing sync.WaitGroup
-	for _, l := range s.links {
+	for _, l := range slices.Concat(s.lazy, s.links) {
 		closing.Go(func() { l.Close() })
 	}
 	closing.Wait()
-	s.links = nil
+	s.lazy, s.links = nil, nil
 	if s.reader != nil {
 		s.reader.Close()
 		s.done.Wait()
