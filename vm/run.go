@@ -105,6 +105,9 @@ func build(ctx context.Context, q *QEMU, s *Spec, dir string) (machine, error) {
 		cmdline: strings.TrimSpace(baseCmdline + " " + s.Append),
 	}
 	if !q.KVM || s.Icount {
+		// The emulated counter is the host's own; the kernel's watchdog
+		// mistakes a busy host for a bad counter and takes a slow clock.
+		m.cmdline = strings.TrimSpace(baseCmdline + " tsc=reliable " + s.Append)
 		// An emulated kernel takes a second or more to unpack itself. One
 		// that was unpacked here starts at once (and isn't randomised).
 		if p, err := kernel.Vmlinux(ctx, s.Kernel); err == nil && kernel.HasPVH(p) {
