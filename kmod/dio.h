@@ -296,10 +296,10 @@ void dio_store_truncate(struct dio_store *store, u64 capacity);
 /* pages.c: taking hold of the caller's pages and letting go */
 int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
 		enum dio_family family, bool nowait);
-void dio_io_release(struct dio_dev *dev, struct dio_io *io, u32 written);
+void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
 /* model.c: what the device does with the bytes */
-int dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved);
+ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp);
 ssize_t dio_model_copy(struct dio_call *call);
 
 /* rw.c */

@@ -41,7 +41,7 @@ static void dio_move_page(struct dio_io *io, struct page *page, u32 page_off,
 }
 
 /* ram: @gfp 0 allocates nothing. */
-static int dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved)
+static ssize_t dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 {
 	const struct dio_extent *e = io->extents;
 	u32 in_extent = 0, done = 0;
@@ -82,8 +82,7 @@ static int dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *
 		if (gfp)
 			cond_resched();
 	}
-	*moved = done;
-	return done ? 0 : ret;
+	return done ? (ssize_t)done : ret;
 }
 
 /*
@@ -101,30 +100,32 @@ static void dio_null_clear(struct dio_io *io)
 }
 
 /*
- * Does the I/O on pages that are held. Says how many bytes in @moved; an error
- * only when none. @gfp is for store pages; 0 when they were reserved, and then
- * nothing here sleeps.
+ * Does the I/O on pages that are held: how many bytes were moved, or an error
+ * when none. @gfp is for store pages; 0 when they were reserved, and then nothing
+ * here sleeps.
  */
-int dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp, u32 *moved)
+ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 {
-	int ret = 0;
+	ssize_t moved;
 
 	if (io->model == DIO_MODEL_NULL) {
-		*moved = io->goal;
+		moved = io->goal;
 		if (!io->write && io->hold == DIO_HOLD_NONE)
 			dio_null_clear(io);
 	} else {
 		if (trace_dio_map_enabled() && io->hold != DIO_HOLD_GET)
 			trace_dio_map(io, io->nr_pages, io->goal);
-		ret = dio_move_ram(dev, io, gfp, moved);
+		moved = dio_move_ram(dev, io, gfp);
 	}
-	trace_dio_move(io, io->nr_pages, *moved);
+	trace_dio_move(io, io->nr_pages, max(moved, 0L));
 
-	if (io->write)
-		dio_add(dev, bytes_written, *moved);
-	else
-		dio_add(dev, bytes_read, *moved);
-	return ret;
+	if (moved > 0) {
+		if (io->write)
+			dio_add(dev, bytes_written, moved);
+		else
+			dio_add(dev, bytes_read, moved);
+	}
+	return moved;
 }
 
 static ssize_t dio_copy_null(struct dio_call *call)

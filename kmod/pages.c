@@ -177,11 +177,12 @@ static void dio_put_pages(struct page **pages, u32 nr, u32 dirty)
 }
 
 /*
- * Gives the pages back, and marks those dirty that hold the first @written bytes,
- * which the device wrote. Sleeps if @written, and when faults are armed.
+ * Gives the pages back. Those that the device wrote, where the first @moved bytes
+ * of a read went, are marked dirty, which sleeps. An error moved nothing.
  */
-void dio_io_release(struct dio_dev *dev, struct dio_io *io, u32 written)
+void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved)
 {
+	u32 written = io->write ? 0 : max(moved, 0L);
 	u32 dirty;
 
 	if (io->hold == DIO_HOLD_NONE)

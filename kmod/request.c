@@ -86,7 +86,6 @@ static void dio_request_early(struct dio_request *req)
 	struct dio_dev *dev = req->file->dev;
 	struct dio_io *io = &req->io;
 	struct file *filp = get_file(req->iocb->ki_filp);
-	u32 moved = 0;
 
 	req->result = io->goal;
 	req->iocb->ki_pos = io->pos + io->goal;
@@ -94,8 +93,7 @@ static void dio_request_early(struct dio_request *req)
 	dio_count(dev, completed);
 	dio_ki_complete(req->iocb, req->result);
 
-	dio_model_move(dev, io, 0, &moved);
-	dio_io_release(dev, io, io->write ? 0 : moved);
+	dio_io_release(dev, io, dio_model_move(dev, io, 0));
 	dio_flight_end(req->file, req->epoch);
 	dio_leave(dev);
 	dio_request_put(req);
@@ -121,8 +119,6 @@ static void dio_request_finish(struct dio_request *req)
 	struct dio_dev *dev = req->file->dev;
 	struct dio_io *io = &req->io;
 	bool async = io->kind == DIO_KIND_ASYNC;
-	u32 moved = 0;
-	int ret;
 
 	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
 		dio_request_cancelled(req);
@@ -135,9 +131,8 @@ static void dio_request_finish(struct dio_request *req)
 		return;
 	}
 
-	ret = dio_model_move(dev, io, 0, &moved);
-	dio_io_release(dev, io, io->write ? 0 : moved);
-	req->result = ret ? ret : moved;
+	req->result = dio_model_move(dev, io, 0);
+	dio_io_release(dev, io, req->result);
 
 	if (req->iocb) {
 		if (async && dio_fault_hit(dev, DIO_FAULT_LOST_COMPLETE))

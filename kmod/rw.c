@@ -49,27 +49,25 @@ static bool dio_must_queue(const struct dio_call *call)
 static ssize_t dio_direct_now(struct dio_call *call)
 {
 	struct dio_dev *dev = call->dev;
-	size_t before = iov_iter_count(call->iter);
 	struct dio_io io;
-	u32 moved = 0;
-	int ret;
+	ssize_t ret;
 
 	io.req = dio_next_req(dev);
 	io.pos = call->pos;
 	io.write = call->write;
 	io.model = call->params.model;
 	io.kind = call->kind;
-	trace_dio_submit(io.req, call, before, true);
+	trace_dio_submit(io.req, call, iov_iter_count(call->iter), true);
 
 	ret = dio_io_take(dev, &io, call->iter, call->params.family, call->nowait);
 	if (!ret) {
-		ret = dio_model_move(dev, &io, dio_store_gfp(call->nowait), &moved);
-		if (unlikely(moved < io.bytes))
-			iov_iter_revert(call->iter, io.bytes - moved);
-		dio_io_release(dev, &io, io.write ? 0 : moved);
+		ret = dio_model_move(dev, &io, dio_store_gfp(call->nowait));
+		if (unlikely(ret != io.bytes))
+			iov_iter_revert(call->iter, io.bytes - max(ret, 0L));
+		dio_io_release(dev, &io, ret);
 	}
-	trace_dio_complete(io.req, io.kind, ret ? ret : moved);
-	return ret ? ret : moved;
+	trace_dio_complete(io.req, io.kind, ret);
+	return ret;
 }
 
 static ssize_t dio_direct(struct dio_call *call)

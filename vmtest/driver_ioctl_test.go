@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"dio/ioctlapi"
+)
+
+// The commands of uapi/dio.h as a caller that isn't ioctlapi writes them.
+const (
+	nrInfo, nrGetConfig, nrSetConfig, nrStats, nrTransfer = 0x00, 0x01, 0x02, 0x03, 0x04
+	nrFaultArm, nrFaultGet, nrFaultClear, nrDrain         = 0x10, 0x11, 0x12, 0x13
+)
+
+// rawIoctl sends buf, whose first four bytes are its size, as command nr.
+func rawIoctl(fd int, nr uint32, buf []byte) error {
+	return rawCommand(fd, 3<<30|uint32(len(buf))<<16|0xD1<<8|nr, unsafe.Pointer(unsafe.SliceData(buf)))
+}
+
+func rawCommand(fd int, cmd uint32, arg unsafe.Pointer) error {
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(cmd), uintptr(arg)); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// sized is a zeroed struct of n bytes that begins with its size.
+func sized(n int) []byte {
+	b := make([]byte, n)
+	binary.LittleEndian.PutUint32(b, uint32(n))
+	return b
+}
+
+// poke returns b with v at offset at.
+func poke(b []byte, at int, v uint32) []byte {
+	binary.LittleEndian.PutUint32(b[at:], v)
+	return b
+}
+
+// setConfig changes the driver's configuration for one test.
+func setConfig(t *testing.T, d *ioctlapi.Device, change func(*ioctlapi.Config)) {
+	t.Helper()
+	before, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := before
+	change(&c)
+	if err := d.SetConfig(c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.SetConfig(before); err != nil {
+			t.Error("restore the configuration:", err)
+		}
+	})
+}
+
+// unprivileged runs f on a thread that has no capability, and ends with it.
+func unprivileged(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		f()
+		done <- nil
+	}()
+	if err := <-done; err != nil {
+		t.Fatal("drop the capabilities:", err)
+	}
+}
+
+// What every ioctl promises of its struct's size, its reserved fields, its flags.
+func TestDriverIoctlStructs(t *testing.T) {
+	d := openDevice(t)
+	fd := d.FD()
+	sizes := map[string]struct {
+		nr   uint32
+		size int
+	}{
+		"info": {nrInfo, 56}, "get config": {nrGetConfig, 72}, "set config": {nrSetConfig, 72}, "stats": {nrStats, 160},
+		"transfer": {nrTransfer, 40}, "fault get": {nrFaultGet, 48}, "fault arm": {nrFaultArm, 48},
+		"fault clear": {nrFaultClear, 48}, "drain": {nrDrain, 24},
+	}
+	page := os.Getpagesize()
+	for name, c := range sizes {
+		t.Run(name, func(t *testing.T) {
+			check := func(what string, err, want error) {
+				t.Helper()
+				if !errors.Is(err, want) {
+					t.Errorf("%s: %v, want %v", what, err, want)
+				}
+			}
+			check("too short", rawIoctl(fd, c.nr, sized(c.size-4)), unix.EINVAL)
+			check("size 0", rawIoctl(fd, c.nr, make([]byte, c.size)), unix.EINVAL)
+			check("size unlike the command's", rawIoctl(fd, c.nr, poke(sized(c.size), 0, uint32(c.size+8))), unix.EINVAL)
+			check("larger than a page", rawIoctl(fd, c.nr, sized(page+8)), unix.E2BIG)
+			future := sized(c.size + 8)
+			future[c.size+3] = 1
+			check("unknown bytes set", rawIoctl(fd, c.nr, future), unix.E2BIG)
+			check("no struct", rawCommand(fd, 3<<30|uint32(c.size)<<16|0xD1<<8|c.nr, nil), unix.EFAULT)
+			mem, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Munmap(mem)
+			if err := unix.Mprotect(mem[page:], unix.PROT_NONE); err != nil {
+				t.Fatal(err)
+			}
+			cut := mem[page-8:]
+			binary.LittleEndian.PutUint32(cut, uint32(c.size))
+			check("half of the struct", rawCommand(fd, 3<<30|uint32(c.size)<<16|0xD1<<8|c.nr, unsafe.Pointer(&cut[0])), unix.EFAULT)
+			for _, dir := range []uint32{0, 1, 2} {
+				check("another direction", rawCommand(fd, dir<<30|uint32(c.size)<<16|0xD1<<8|c.nr, unsafe.Pointer(&mem[0])), unix.ENOTTY)
+			}
+			check("another magic", rawCommand(fd, 3<<30|uint32(c.size)<<16|0xD0<<8|c.nr, unsafe.Pointer(&mem[0])), unix.ENOTTY)
+		})
+	}
+	for _, nr := range []uint32{0x05, 0x0f, 0x14, 0xff} {
+		if err := rawIoctl(fd, nr, sized(64)); !errors.Is(err, unix.ENOTTY) {
+			t.Errorf("command %#x: %v, want ENOTTY", nr, err)
+		}
+	}
+	// A newer caller: what this driver doesn't know comes back zero, the rest is served.
+	newer := sized(56 + 64)
+	if err := rawIoctl(fd, nrInfo, newer); err != nil || binary.LittleEndian.Uint32(newer[4:]) != 1 ||
+		!bytes.Equal(newer[56:], make([]byte, 64)) || binary.LittleEndian.Uint32(newer) != 56+64 {
+		t.Errorf("a newer struct: %v, % x", err, newer)
+	}
+}
+
+// Values out of range, one at a time: EINVAL, and nothing changes.
+func TestDriverIoctlValues(t *testing.T) {
+	d := openDevice(t)
+	before, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := uint64(os.Getpagesize())
+	for name, change := range map[string]func(*ioctlapi.Config){
+		"flags":                  func(c *ioctlapi.Config) { c.Flags = 1 },
+		"reserved":               func(c *ioctlapi.Config) { c.Reserved = 1 },
+		"unknown field":          func(c *ioctlapi.Config) { c.Fields |= 1 << 63 },
+		"model":                  func(c *ioctlapi.Config) { c.Model = 2 },
+		"family":                 func(c *ioctlapi.Config) { c.Family = 2 },
+		"completion":             func(c *ioctlapi.Config) { c.Completion = 4 },
+		"latency":                func(c *ioctlapi.Config) { c.LatencyNS = 60_000_000_001 },
+		"latency inline":         func(c *ioctlapi.Config) { c.LatencyNS, c.Completion = 1, ioctlapi.CompletionInline },
+		"capacity 0":             func(c *ioctlapi.Config) { c.Capacity = 0 },
+		"capacity no page":       func(c *ioctlapi.Config) { c.Capacity = page + 512 },
+		"capacity huge":          func(c *ioctlapi.Config) { c.Capacity = 1<<40 + page },
+		"store limit 0":          func(c *ioctlapi.Config) { c.StoreLimit = 0 },
+		"store limit no page":    func(c *ioctlapi.Config) { c.StoreLimit = 1<<64 - 1 },
+		"request 0":              func(c *ioctlapi.Config) { c.MaxRequest = 0 },
+		"request huge":           func(c *ioctlapi.Config) { c.MaxRequest = 1<<30 + page },
+		"request no page":        func(c *ioctlapi.Config) { c.MaxRequest = page - 1 },
+		"in flight 0":            func(c *ioctlapi.Config) { c.MaxInFlight = 0 },
+		"in flight huge":         func(c *ioctlapi.Config) { c.MaxInFlight = 1<<20 + 1 },
+		"in flight of file 0":    func(c *ioctlapi.Config) { c.MaxInFlightFile = 0 },
+		"in flight of file huge": func(c *ioctlapi.Config) { c.MaxInFlightFile = 1<<20 + 1 },
+	} {
+		c := before
+		change(&c)
+		if err := d.SetConfig(c); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%s: %v, want EINVAL", name, err)
+		}
+	}
+	if got, err := d.Config(); err != nil || got != before {
+		t.Errorf("refused changes left %+v, %v; it was %+v", got, err, before)
+	}
+	for name, f := range map[string]ioctlapi.Fault{
+		"none": {Every: 1}, "unknown": {Fault: 9, Every: 1}, "every 0": {Fault: 1}, "flags": {Fault: 1, Every: 1, Flags: 1},
+		"hold": {Fault: 7, Every: 1, HoldMS: 600_001}, "hold of another": {Fault: 1, Every: 1, HoldMS: 1},
+	} {
+		if err := d.ArmFault(f); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("arm %s: %v, want EINVAL", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"stats flag":  rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
+		"drain flag":  rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
+		"get none":    rawIoctl(d.FD(), nrFaultGet, sized(48)),
+		"clear flags": rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
+		"clear 9":     rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 9)),
+	} {
+		if !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%s: %v, want EINVAL", name, err)
+		}
+	}
+}
+
+// Who isn't allowed to change the device may still use an open one.
+func TestDriverPermissions(t *testing.T) {
+	d := openDevice(t)
+	config, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set, reset, arm, clear, drain, info, stats, transfer error
+	unprivileged(t, func() {
+		set, arm = d.SetConfig(config), d.ArmFault(ioctlapi.Fault{Fault: 1, Every: 1})
+		clear = d.ClearFault(ioctlapi.FaultNone)
+		_, reset = d.ResetStats()
+		_, drain = d.Drain()
+		_, info = d.Info()
+		_, stats = d.Stats()
+		_, transfer = d.WriteAt([]byte("anyone"), 0)
+	})
+	for name, err := range map[string]error{"set config": set, "reset": reset, "arm": arm, "clear": clear, "drain": drain} {
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s without CAP_SYS_ADMIN: %v, want EPERM", name, err)
+		}
+	}
+	if err := errors.Join(info, stats, transfer); err != nil {
+		t.Error("without CAP_SYS_ADMIN:", err)
+	}
+
+	for _, c := range []struct {
+		name  string
+		mode  int
+		flags uint32
+	}{{"read-only", unix.O_RDONLY, ioctlapi.TransferWrite}, {"write-only", unix.O_WRONLY, 0}} {
+		fd, err := unix.Open(ioctlapi.DefaultPath, c.mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		one := ioctlapi.FromFD(ioctlapi.Linux{}, fd, ioctlapi.DefaultPath)
+		if _, err := transferAt(one, make([]byte, 512), c.flags); !errors.Is(err, unix.EBADF) {
+			t.Errorf("the other direction on a %s file: %v, want EBADF", c.name, err)
+		}
+	}
+	if st, err := os.Stat(ioctlapi.DefaultPath); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%s: %v, %v, want mode 0600", ioctlapi.DefaultPath, st, err)
+	}
+}
