@@ -31,7 +31,9 @@ var (
 )
 
 // boot runs QEMU on m and talks to the guest until QEMU has ended.
-func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time) (Result, error) {
+// up is called once the guest is up: QEMU has read, or holds open, all of its
+// files by then.
+func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time, up func()) (Result, error) {
 	res := Result{Accel: "tcg"}
 	switch {
 	case m.icount:
@@ -75,6 +77,7 @@ func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time) (Re
 	}
 
 	c := newConversation(port, s, &res, start)
+	c.up = up
 	talked := make(chan error, 1)
 	go func() { talked <- c.run() }()
 

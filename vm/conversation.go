@@ -24,7 +24,8 @@ type conversation struct {
 	r     *wire.Reader
 	w     *wire.Writer
 
-	hello  bool // the guest's PID 1 was heard
+	up     func() // called with the guest's first word
+	hello  bool   // the guest's PID 1 was heard
 	kmsg   strings.Builder
 	outs   []*outSink
 	credit chan uint32
@@ -142,6 +143,9 @@ func (c *conversation) greet(f wire.Frame) error {
 		return err
 	}
 	c.hello = true
+	if c.up != nil {
+		c.up()
+	}
 	c.res.Release, c.res.Booted = g.Release, time.Since(c.start)
 	c.spec.Progress(StageRunning)
 	c.mu.Lock()

@@ -60,7 +60,9 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 		return Result{}, err
 	}
 	keep := m.console // survives a failure
-	res, err := boot(ctx, q, m, &spec, start)
+	// The sooner the files are gone, the less is left by a program that is
+	// killed while it waits.
+	res, err := boot(ctx, q, m, &spec, start, func() { os.RemoveAll(dir) })
 	res.Took = time.Since(start)
 	log, _ := os.ReadFile(keep)
 	res.Complaints = Complaints(string(log), res.Kmsg)

@@ -98,7 +98,12 @@ func (Linux) FindDisk(patience time.Duration) (string, error) {
 
 // Settle names the host, brings loopback up and makes the links that
 // programs expect in /dev.
+//
+// What a kernel that looks for leaks has found by now is its own business.
 func (Linux) Settle() {
+	if writeExisting(kmemleakFile, "scan") == nil {
+		_ = writeExisting(kmemleakFile, "clear")
+	}
 	_ = unix.Sethostname([]byte("dio"))
 	for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"fd/0", "/dev/stdin"},
 		{"fd/1", "/dev/stdout"}, {"fd/2", "/dev/stderr"}} {
@@ -171,7 +176,7 @@ func (Linux) Kmemleak() string {
 		return ""
 	}
 	for range 2 {
-		if err := os.WriteFile(kmemleakFile, []byte("scan"), 0); err != nil {
+		if err := writeExisting(kmemleakFile, "scan"); err != nil {
 			return ""
 		}
 		time.Sleep(6 * time.Second)
@@ -181,6 +186,16 @@ func (Linux) Kmemleak() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// writeExisting writes to a file that must be there, as one of the kernel's.
+func writeExisting(p, text string) error {
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // Greeting tells the kernel's release and its age.
