@@ -88,8 +88,9 @@ type Queue interface {
 
 	// Reap waits until min operations are done (or all in flight, if those
 	// are fewer) and appends every finished one to done, in the order in
-	// which they completed. When ctx ends first it returns ctx's error with
-	// what it has.
+	// which the kernel tells them (io_uring of kernel 6.1 tells what ended
+	// since the last look newest first). When ctx ends first it returns ctx's
+	// error with what it has.
 	Reap(ctx context.Context, min int, done []*Op) ([]*Op, error)
 
 	// InFlight is how many operations were taken and not yet reaped.
