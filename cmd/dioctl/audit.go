@@ -73,14 +73,17 @@ func runAudit(c *cli.Context) error {
 			return withStatus(exitUsage, fmt.Errorf("audit: %w", run.Command.Err))
 		}
 	}
-	evidence, err := run.Do(c.Context)
+	var report audit.Report
+	err := run.Do(c.Context, func(e audit.Evidence) error {
+		e.Modules, e.Caller = c.StringSlice("module"), caller
+		report = audit.Judge(e)
+		if err := writeAudit(c, format, report); err != nil {
+			return fmt.Errorf("audit: write the verdict: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
 		return withStatus(exitEnvironment, err)
-	}
-	evidence.Modules, evidence.Caller = c.StringSlice("module"), caller
-	report := audit.Judge(evidence)
-	if err := writeAudit(c, format, report); err != nil {
-		return withStatus(exitEnvironment, fmt.Errorf("audit: write the verdict: %w", err))
 	}
 	switch report.Verdict {
 	case audit.VerdictViolations:
