@@ -16,7 +16,7 @@ static int dio_open(struct inode *inode, struct file *file)
 	struct dio_dev *dev = container_of(inode->i_cdev, struct dio_dev, cdev);
 	struct dio_file *f;
 
-	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
+	f = kzalloc_obj(*f, GFP_KERNEL_ACCOUNT);
 	if (!f)
 		return -ENOMEM;
 

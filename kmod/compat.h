@@ -15,6 +15,7 @@
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
 
@@ -50,17 +51,31 @@ static inline bool dio_page_has_owner(struct page *page)
 
 /* 5.16: ->ki_complete() lost its second result */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
-#define dio_ki_complete(iocb, ret)	((iocb)->ki_complete(iocb, ret, 0))
+static inline void dio_ki_complete(struct kiocb *iocb, long ret)
+{
+	iocb->ki_complete(iocb, ret, 0);
+}
 #else
-#define dio_ki_complete(iocb, ret)	((iocb)->ki_complete(iocb, ret))
+static inline void dio_ki_complete(struct kiocb *iocb, long ret)
+{
+	iocb->ki_complete(iocb, ret);
+}
 #endif
 
 /* 5.16: ->iopoll() takes a batch and flags instead of "spin" */
+int dio_poll(struct kiocb *iocb);
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
-#define DIO_IOPOLL_ARGS		struct kiocb *iocb, bool spin
+static inline int dio_iopoll(struct kiocb *iocb, bool spin)
+{
+	return dio_poll(iocb);
+}
 #else
-#define DIO_IOPOLL_ARGS		struct kiocb *iocb, struct io_comp_batch *batch, \
-				unsigned int flags
+static inline int dio_iopoll(struct kiocb *iocb, struct io_comp_batch *batch,
+			     unsigned int flags)
+{
+	return dio_poll(iocb);
+}
 #endif
 
 /* 6.0: ITER_UBUF */
@@ -82,10 +97,14 @@ static inline bool user_backed_iter(const struct iov_iter *i)
  * outlive it: so each open file gets a mapping, that holds nothing.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
-#define DIO_FILE_COMPAT		struct address_space mapping;
+struct dio_own_mapping {
+	struct address_space mapping;
+};
 
-static inline void dio_allow_odirect(struct file *file, struct address_space *mapping)
+static inline void dio_allow_odirect(struct file *file, struct dio_own_mapping *own)
 {
+	struct address_space *mapping = &own->mapping;
+
 	static const struct address_space_operations aops = {
 		.direct_IO = noop_direct_IO,
 	};
@@ -96,8 +115,13 @@ static inline void dio_allow_odirect(struct file *file, struct address_space *ma
 	file->f_mapping = mapping;
 }
 #else
-#define DIO_FILE_COMPAT
-#define dio_allow_odirect(file, mapping)	((file)->f_mode |= FMODE_CAN_ODIRECT)
+struct dio_own_mapping {
+};
+
+static inline void dio_allow_odirect(struct file *file, struct dio_own_mapping *own)
+{
+	file->f_mode |= FMODE_CAN_ODIRECT;
+}
 #endif
 
 /* 6.4: iter_iov_addr() */
@@ -203,6 +227,12 @@ static inline void dio_hrtimer_setup(struct hrtimer *timer,
 }
 #else
 #define dio_hrtimer_setup	hrtimer_setup
+#endif
+
+/* 7.0: allocation by object */
+#ifndef kzalloc_obj
+#define kmalloc_obj(object, gfp)	kmalloc(sizeof(object), gfp)
+#define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
 #endif
 
 #endif /* _DIO_COMPAT_H */

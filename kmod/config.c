@@ -27,7 +27,7 @@ int dio_settings_init(struct dio_dev *dev)
 	struct dio_settings *s;
 	u64 memory = (u64)totalram_pages() << PAGE_SHIFT;
 
-	s = kzalloc(sizeof(*s), GFP_KERNEL);
+	s = kzalloc_obj(*s, GFP_KERNEL);
 	if (!s)
 		return -ENOMEM;
 
@@ -234,7 +234,7 @@ int dio_set_config(struct dio_dev *dev, const struct dio_config *config)
 	struct dio_settings *old, *new;
 	int ret;
 
-	new = kmalloc(sizeof(*new), GFP_KERNEL);
+	new = kmalloc_obj(*new, GFP_KERNEL);
 	if (!new)
 		return -ENOMEM;
 

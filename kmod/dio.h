@@ -174,7 +174,7 @@ struct dio_file {
 	atomic_t in_flight;
 	struct task_struct *splicer;	/* within ->splice_read() for DIO_FAULT_SYNC_AS_ASYNC */
 	struct mutex splice_lock;
-	DIO_FILE_COMPAT
+	struct dio_own_mapping mapping;	/* where open(2) wants one */
 };
 
 /* How a request came. */
@@ -316,7 +316,7 @@ void dio_requests_exit(void);
 void dio_request_work(struct work_struct *work);
 ssize_t dio_request_submit(struct dio_call *call);
 void dio_request_tell(struct dio_request *req);
-int dio_iopoll(DIO_IOPOLL_ARGS);
+int dio_poll(struct kiocb *iocb);
 
 /* flight.c: how many wait, and waiting for them */
 int dio_flight_begin(struct dio_file *file, const struct dio_params *params);

@@ -40,7 +40,7 @@ static struct dio_dev *dio_dev_create(void)
 	struct dio_dev *dev;
 	int ret = -ENOMEM;
 
-	dev = kzalloc(sizeof(*dev), GFP_KERNEL);
+	dev = kzalloc_obj(*dev, GFP_KERNEL);
 	if (!dev)
 		goto fail;
 

@@ -28,7 +28,7 @@ bool dio_quarantine_page(struct dio_dev *dev, struct page *page, enum dio_hold h
 	struct dio_leaked_page *leaked;
 	unsigned long flags;
 
-	leaked = kmalloc(sizeof(*leaked), GFP_ATOMIC | __GFP_NOWARN);
+	leaked = kmalloc_obj(*leaked, GFP_ATOMIC | __GFP_NOWARN);
 	if (!leaked)
 		return false;
 	leaked->page = page;

@@ -342,7 +342,7 @@ fail_flight:
 }
 
 /* io_uring's poller: finishes the request whose time has come. */
-int dio_iopoll(DIO_IOPOLL_ARGS)
+int dio_poll(struct kiocb *iocb)
 {
 	struct dio_request *req = READ_ONCE(iocb->private);
 

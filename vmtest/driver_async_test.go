@@ -69,14 +69,29 @@ func (c *aioContext) submit(control *aioControl) error {
 	return nil
 }
 
+// next waits for an event, however often a signal of Go's runtime interrupts it.
+func (c *aioContext) next(limit time.Duration) (aioEvent, bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(limit); ; {
+		var e aioEvent
+		ts := unix.NsecToTimespec(int64(max(time.Until(deadline), 0)))
+		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, c.id, 1, 1, uintptr(unsafe.Pointer(&e)), uintptr(unsafe.Pointer(&ts)), 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			c.t.Fatal("io_getevents:", errno)
+		default:
+			return e, n == 1
+		}
+	}
+}
+
 // wait gives the next event, or fails the test after a while.
 func (c *aioContext) wait(limit time.Duration) aioEvent {
 	c.t.Helper()
-	var e aioEvent
-	ts := unix.NsecToTimespec(int64(limit))
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, c.id, 1, 1, uintptr(unsafe.Pointer(&e)), uintptr(unsafe.Pointer(&ts)), 0)
-	if errno != 0 || n != 1 {
-		c.t.Fatalf("io_getevents: %d, %v: no completion within %v", n, errno, limit)
+	e, ok := c.next(limit)
+	if !ok {
+		c.t.Fatalf("no completion within %v", limit)
 	}
 	return e
 }
@@ -84,9 +99,7 @@ func (c *aioContext) wait(limit time.Duration) aioEvent {
 // none fails the test when there is one event more.
 func (c *aioContext) none() {
 	c.t.Helper()
-	var e aioEvent
-	ts := unix.NsecToTimespec(int64(100 * time.Millisecond))
-	if n, _, _ := unix.Syscall6(unix.SYS_IO_GETEVENTS, c.id, 1, 1, uintptr(unsafe.Pointer(&e)), uintptr(unsafe.Pointer(&ts)), 0); n != 0 {
+	if e, ok := c.next(100 * time.Millisecond); ok {
 		c.t.Errorf("a completion too many: %+v", e)
 	}
 }

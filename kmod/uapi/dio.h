@@ -13,20 +13,31 @@
  *   read    at or past the capacity: 0 bytes; across it: short.
  *   write   at or past the capacity: ENOSPC; across it: short. ENOSPC too when
  *           `store_limit` bytes of memory are in use and more are needed.
- *   mmap    shared or private; a touch past the capacity: SIGBUS.
+ *   mmap    shared or private; a touch past the capacity, or of a byte that
+ *           needs memory past `store_limit`: SIGBUS.
  *   fsync   waits for the requests that were in flight when it began.
+ *   O_APPEND  writes begin at the capacity: ENOSPC.
  *
  * With O_DIRECT the buffer's address, each segment's length and the offset are
  * multiples of `mem_align` and `offset_align` of struct dio_info, or EINVAL.
  * The caller's pages are then pinned and the device moves bytes between them
- * and the store. Without O_DIRECT bytes are copied and nothing has to be
- * aligned.
+ * and the store; pages that it wrote are marked dirty, before they are given
+ * back and before the completion is told. When only some pages can be had, the
+ * request is short; when none, EFAULT. Without O_DIRECT bytes are copied and
+ * nothing has to be aligned.
  *
- * A request with a latency to serve is queued. A synchronous caller sleeps
- * until it is done and may be killed (the pages are given back first); an
- * asynchronous one (native AIO, io_uring) gets its completion later. Requests
- * past `max_in_flight` or `max_in_flight_file` fail with EAGAIN; requests over
- * `max_request` bytes fail with EINVAL before anything is pinned.
+ * A direct request with a latency to serve is queued. A synchronous caller
+ * sleeps until it is done and may be killed (EINTR; the pages are given back
+ * first); an asynchronous one (native AIO, io_uring) gets its completion later,
+ * and may be cancelled by io_cancel(2): ECANCELED. A polled one (an io_uring set
+ * up with IOPOLL) is finished by its poller, and always queued unless the
+ * completion is inline. Without O_DIRECT the latency is slept through in the
+ * call: io_submit(2) waits, io_uring uses a thread.
+ *
+ * Requests past `max_in_flight` or `max_in_flight_file` that would be queued or
+ * sleep fail with EAGAIN; RWF_NOWAIT fails with EAGAIN where the call would wait
+ * for the device. Requests over `max_request` bytes, of any kind, fail with
+ * EINVAL before anything is pinned.
  *
  * The ioctls
  * ----------
@@ -91,8 +102,8 @@
 #define DIO_ABI_VERSION		1
 
 /* Bits of dio_info.features: what this driver, on this kernel, can do. */
-#define DIO_FEATURE_PIN		(1ULL << 0)	/* the pin family: iov_iter_extract_pages or pin_user_pages_fast */
-#define DIO_FEATURE_GET		(1ULL << 1)	/* the classic family: get_user_pages_fast */
+#define DIO_FEATURE_PIN		(1ULL << 0)	/* family pin: iov_iter_extract_pages or kin */
+#define DIO_FEATURE_GET		(1ULL << 1)	/* family get, the classic: get_user_pages_fast */
 #define DIO_FEATURE_ASYNC	(1ULL << 2)	/* -EIOCBQUEUED for native AIO and io_uring */
 #define DIO_FEATURE_MMAP	(1ULL << 3)
 #define DIO_FEATURE_SPLICE	(1ULL << 4)
@@ -120,7 +131,11 @@ struct dio_info {
 /* dio_config.model: what kind of device this plays. */
 enum dio_model {
 	DIO_MODEL_RAM = 0,		/* a sparse store in memory */
-	DIO_MODEL_NULL = 1,		/* moves nothing; reads leave the buffer as it was */
+	/*
+	 * Moves nothing: reads leave the caller's buffer as it was, yet count as
+	 * having written it. Pages that splice brings are zeroed instead.
+	 */
+	DIO_MODEL_NULL = 1,
 };
 
 /* dio_config.family: how the caller's pages are held for O_DIRECT. */
@@ -134,7 +149,8 @@ enum dio_completion {
 	DIO_COMPLETION_AUTO = 0,	/* inline without a latency, else worker */
 	DIO_COMPLETION_INLINE = 1,	/* the caller; needs latency_ns 0 */
 	DIO_COMPLETION_WORKER = 2,	/* a workqueue, after latency_ns */
-	DIO_COMPLETION_TIMER = 3,	/* the timer itself where nothing has to be dirtied, else a worker */
+	/* the timer itself for small requests that dirty nothing, else a worker */
+	DIO_COMPLETION_TIMER = 3,
 };
 
 /* Bits of dio_config.fields. */
@@ -163,7 +179,7 @@ struct dio_config {
 	__u32 reserved;			/* 0 */
 	__u64 latency_ns;		/* 0 to DIO_LATENCY_MAX_NS, from submission to completion */
 	__u64 capacity;			/* one page to DIO_CAPACITY_MAX, whole pages */
-	__u64 store_limit;		/* bytes of memory the store may use, whole pages, at least one */
+	__u64 store_limit;		/* memory for the store in bytes, whole pages, 1 or more */
 	__u64 max_request;		/* one page to DIO_REQUEST_MAX, whole pages */
 	__u32 max_in_flight_file;	/* 1 to DIO_IN_FLIGHT_MAX requests of one open file */
 	__u32 max_in_flight;		/* 1 to DIO_IN_FLIGHT_MAX requests of the device */
@@ -171,7 +187,10 @@ struct dio_config {
 
 #define DIO_STATS_RESET		(1U << 0)
 
-/* Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*` are gauges. */
+/*
+ * Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*`
+ * are gauges. A request that waits for nothing is never in flight.
+ */
 struct dio_stats {
 	__u32 size;
 	__u32 flags;			/* in: DIO_STATS_RESET or 0 */
@@ -214,13 +233,16 @@ struct dio_transfer {
 enum dio_fault_id {
 	DIO_FAULT_NONE = 0,
 	DIO_FAULT_PIN_LEAK = 1,		/* direct request: one page isn't released */
-	DIO_FAULT_OVER_UNPIN = 2,	/* direct request: one page is unpinned twice (single-page folios, pin family) */
+	/* direct request, family pin, single-page folio: one page is unpinned twice */
+	DIO_FAULT_OVER_UNPIN = 2,
 	DIO_FAULT_DIRTY_MISSING = 3,	/* direct read: pages are released clean */
-	DIO_FAULT_DIRTY_NEEDLESS = 4,	/* direct write: pages are dirtied */
-	DIO_FAULT_EARLY_COMPLETE = 5,	/* queued direct request: told complete before pages are moved, dirtied, released */
+	DIO_FAULT_DIRTY_NEEDLESS = 4,	/* direct write: anonymous pages are dirtied */
+	/* queued asynchronous request: told complete, then moved, dirtied, released */
+	DIO_FAULT_EARLY_COMPLETE = 5,
 	DIO_FAULT_DOUBLE_COMPLETE = 6,	/* polled request (IOPOLL): completed twice */
 	DIO_FAULT_LOST_COMPLETE = 7,	/* queued asynchronous request: not completed for hold_ms */
-	DIO_FAULT_SYNC_AS_ASYNC = 8,	/* splice read (a synchronous kiocb): -EIOCBQUEUED */
+	/* splice read without O_DIRECT (a synchronous kiocb): -EIOCBQUEUED */
+	DIO_FAULT_SYNC_AS_ASYNC = 8,
 	DIO_FAULT_COUNT
 };
 
@@ -229,8 +251,9 @@ struct dio_fault {
 	__u32 fault;			/* enum dio_fault_id */
 	__u32 every;			/* commit at every Nth occasion, 1 or more */
 	__u32 flags;			/* none yet: 0 */
-	__u64 count;			/* commit so often at most; 0: no limit. GET: what remains */
-	__u32 hold_ms;			/* LOST_COMPLETE: give back after so long; 0: 5,000; 600,000 at most */
+	__u64 count;			/* at most so often; 0: no limit. GET: what remains */
+	/* LOST_COMPLETE: give back after so long; 0: 5,000; 600,000 at most */
+	__u32 hold_ms;
 	__u32 armed;			/* out, GET: 1 when armed */
 	__u64 occasions;		/* out, GET: since it was armed */
 	__u64 committed;		/* out, GET: since the module was loaded */
