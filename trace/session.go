@@ -40,6 +40,7 @@ type Session struct {
 	links    []link.Link
 	lazy     []link.Link // may outlive the session for a moment
 	reader   *ringbuf.Reader
+	multi    bool // one link can serve many functions
 	coverage audit.Coverage
 	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
@@ -76,6 +77,10 @@ func Start(o Options) (*Session, error) {
 		s.Close()
 		return nil, fmt.Errorf("audit: the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: %w: "+
 			"boot a kernel built with CONFIG_DEBUG_INFO_BTF, such as the distribution's", err)
+	}
+	if !has(kernel, "bpf_loop") {
+		s.Close()
+		return nil, errors.New("audit: this kernel is too old: the programs need bpf_loop, from 5.17: use a newer kernel (dioctl vm kernels lists some)")
 	}
 	if err := s.load(spec, kernel, o); err != nil {
 		s.Close()
@@ -157,8 +162,13 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 		}
 		spec.Programs[h.program].AttachTo = name
 	}
+	// Absent without CONFIG_FPROBE (Debian's 6.1) and before 5.18.
+	s.multi = has(kernel, "register_fprobe_ips")
 	for _, name := range []string{"on_enter", "on_return"} {
-		spec.Programs[name].AttachType = ebpf.AttachTraceKprobeMulti
+		spec.Programs[name].AttachType = ebpf.AttachNone
+		if s.multi {
+			spec.Programs[name].AttachType = ebpf.AttachTraceKprobeMulti
+		}
 	}
 	settings := map[string]uint32{"self_tgid": uint32(os.Getpid())}
 	if o.All {
@@ -251,7 +261,11 @@ func (s *Session) attachHooks(hooks []hook) {
 	if len(hooks) == 0 {
 		return
 	}
-	if err := s.attachMulti(hooks); err == nil {
+	attach := s.attachMulti
+	if !s.multi {
+		attach = s.attachEach
+	}
+	if err := attach(hooks); err == nil {
 		for _, h := range hooks {
 			s.coverage.Attached = append(s.coverage.Attached, h.name)
 		}
@@ -293,6 +307,37 @@ func (s *Session) attachMulti(hooks []hook) error {
 			return fmt.Errorf("attach to entries: %w", err)
 		}
 		links = append(links, l)
+	}
+	s.links = append(s.links, links...)
+	return nil
+}
+
+// attachEach is attachMulti for kernels without such links: a probe for each
+// function, which takes longer.
+func (s *Session) attachEach(hooks []hook) error {
+	var links []link.Link
+	undo := func(err error) error {
+		for _, l := range links {
+			l.Close()
+		}
+		return err
+	}
+	for _, h := range hooks {
+		o := &link.KprobeOptions{Cookie: h.cookie}
+		if h.exit {
+			l, err := link.Kretprobe(h.name, s.objs.Programs["on_return"], o)
+			if err != nil {
+				return undo(fmt.Errorf("attach to the return of %s: %w", h.name, err))
+			}
+			links = append(links, l)
+		}
+		if h.enter {
+			l, err := link.Kprobe(h.name, s.objs.Programs["on_enter"], o)
+			if err != nil {
+				return undo(fmt.Errorf("attach to %s: %w", h.name, err))
+			}
+			links = append(links, l)
+		}
 	}
 	s.links = append(s.links, links...)
 	return nil

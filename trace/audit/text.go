@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -24,11 +25,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(b, ", %d not there", n)
 	}
 	fmt.Fprintln(b)
-	for _, m := range r.Coverage.Missing {
-		if m.Essential {
-			fmt.Fprintf(b, "  NOT WATCHED  %s: %s; rules in doubt: %s\n", m.Hook, m.Reason, strings.Join(m.Rules, ", "))
-		}
-	}
+	writeGaps(b, r.Coverage.Missing)
 	if r.Lost != (Lost{}) {
 		fmt.Fprintf(b, "  LOST         %d events, %d pages not tracked: the verdict can't be trusted to be complete\n",
 			r.Lost.Events, r.Lost.UntrackedPages)
@@ -37,6 +34,36 @@ func (r Report) WriteText(w io.Writer) error {
 		r.writeFinding(b, f)
 	}
 	return b.Flush()
+}
+
+// writeGaps tells of the essential hooks that are missing, once for each reason.
+func writeGaps(w io.Writer, missing []Missing) {
+	var reasons []string
+	hooks, rules := map[string][]string{}, map[string][]string{}
+	for _, m := range missing {
+		if !m.Essential {
+			continue
+		}
+		if hooks[m.Reason] == nil {
+			reasons = append(reasons, m.Reason)
+		}
+		hooks[m.Reason] = append(hooks[m.Reason], m.Hook)
+		for _, rule := range m.Rules {
+			if !slices.Contains(rules[m.Reason], rule) {
+				rules[m.Reason] = append(rules[m.Reason], rule)
+			}
+		}
+	}
+	for _, reason := range reasons {
+		for i, line := range wrap(fmt.Sprintf("%s: %s; rules in doubt: %s",
+			strings.Join(hooks[reason], ", "), reason, strings.Join(rules[reason], ", ")), 85) {
+			label := "NOT WATCHED"
+			if i > 0 {
+				label = ""
+			}
+			fmt.Fprintf(w, "  %-11s  %s\n", label, line)
+		}
+	}
 }
 
 func (r Report) summary() string {

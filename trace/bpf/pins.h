@@ -95,14 +95,14 @@ __noinline int pin_run(struct walk *w)
 	key.op = w->op;
 	n = w->run_pages;
 	write = w->write ? n : 0;
-	f = bpf_map_lookup_elem(&folios, &w->run);
+	f = bpf_map_lookup_elem(&folios, &key.folio);
 	if (!f) {
 		struct folio_state fresh = {};
 		__u32 pins = folio_pins(w->run);
 
 		fresh.foreign = pins > n;
-		bpf_map_update_elem(&folios, &w->run, &fresh, BPF_NOEXIST);
-		f = bpf_map_lookup_elem(&folios, &w->run);
+		bpf_map_update_elem(&folios, &key.folio, &fresh, BPF_NOEXIST);
+		f = bpf_map_lookup_elem(&folios, &key.folio);
 		if (!f) {
 			COUNT(lost_pages, n);
 			return 0;
@@ -135,7 +135,7 @@ __noinline int pin_run(struct walk *w)
 	return 0;
 }
 
-/* Takes up to *left pages of the folio from what the operation holds. */
+/* Takes up to left pages of the folio from what the operation holds. */
 __noinline int release_hold(struct walk *w, struct folio_state *f, __u64 id, __u32 left)
 {
 	struct hold_key key = {};
@@ -224,13 +224,14 @@ __noinline int release_run(struct walk *w)
 {
 	__u32 n, left, got, live;
 	struct folio_state *f;
-	__u64 last;
+	__u64 last, folio;
 	int i;
 
 	if (!w)
 		return 0;
 	n = w->run_pages;
-	f = bpf_map_lookup_elem(&folios, &w->run);
+	folio = w->run;		/* a map's key has to be on the stack, for 6.1 */
+	f = bpf_map_lookup_elem(&folios, &folio);
 	live = f ? f->live : 0;
 	if (live < n) {
 		__u32 excess = n - live;
@@ -240,7 +241,7 @@ __noinline int release_run(struct walk *w)
 			proven = !f->foreign;
 		} else {
 			/* Its last pin was seen to go, or the kernel's own count has none. */
-			__u64 *last = bpf_map_lookup_elem(&released, &w->run);
+			__u64 *last = bpf_map_lookup_elem(&released, &folio);
 
 			proven = f ? !f->foreign : last != 0;
 			if (last)
@@ -287,8 +288,8 @@ __noinline int release_run(struct walk *w)
 		 */
 		if (!w->run_large) {
 			if (!f->foreign)
-				bpf_map_update_elem(&released, &w->run, &last, BPF_ANY);
-			bpf_map_delete_elem(&folios, &w->run);
+				bpf_map_update_elem(&released, &folio, &last, BPF_ANY);
+			bpf_map_delete_elem(&folios, &folio);
 		}
 	}
 	return 0;
