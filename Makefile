@@ -28,7 +28,8 @@ setup:
 # guest's commands. Go's own build cache decides what has to be compiled.
 $(DIOCTL): setup FORCE
 	@mkdir -p build
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/dioctl
+	@scripts/build-bpf
+	@CGO_ENABLED=0 $(GO) build -trimpath -overlay build/bpf/overlay.json -ldflags='-s -w' -o $@ ./cmd/dioctl
 
 FORCE:
 
