@@ -139,6 +139,11 @@ type auditTotals struct {
 	}
 }
 
+type auditZeros struct {
+	_    structs.HostLayout
+	Word [32]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -157,6 +162,7 @@ const (
 	auditMapStacks               = "stacks"
 	auditMapTargets              = "targets"
 	auditMapTasks                = "tasks"
+	auditMapZero                 = "zero"
 	auditProgCountPins           = "count_pins"
 	auditProgOnAioComplete       = "on_aio_complete"
 	auditProgOnBioRelease        = "on_bio_release"
@@ -255,6 +261,7 @@ type auditMapSpecs struct {
 	Stacks   *ebpf.MapSpec `ebpf:"stacks"`
 	Targets  *ebpf.MapSpec `ebpf:"targets"`
 	Tasks    *ebpf.MapSpec `ebpf:"tasks"`
+	Zero     *ebpf.MapSpec `ebpf:"zero"`
 }
 
 // auditVariableSpecs contains global variables before they are loaded into the kernel.
@@ -301,6 +308,7 @@ type auditMaps struct {
 	Stacks   *ebpf.Map `ebpf:"stacks"`
 	Targets  *ebpf.Map `ebpf:"targets"`
 	Tasks    *ebpf.Map `ebpf:"tasks"`
+	Zero     *ebpf.Map `ebpf:"zero"`
 }
 
 func (m *auditMaps) Close() error {
@@ -319,6 +327,7 @@ func (m *auditMaps) Close() error {
 		m.Stacks,
 		m.Targets,
 		m.Tasks,
+		m.Zero,
 	)
 }
 

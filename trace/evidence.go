@@ -228,6 +228,15 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	if e.Held, err = s.held(ops); err != nil {
 		return e, err
 	}
+	// What was taken is released or still held: a page that is neither had a
+	// release that no hook saw.
+	kept := totals.PinsReleased + totals.LostPages
+	for _, h := range e.Held {
+		kept += uint64(h.Pages)
+	}
+	if totals.PinsTaken > kept {
+		e.Lost.UntrackedPages += totals.PinsTaken - kept
+	}
 	return e, s.symbolize(&e)
 }
 

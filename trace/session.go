@@ -18,6 +18,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -173,6 +174,13 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 	settings := map[string]uint32{"self_tgid": uint32(os.Getpid())}
 	if o.All {
 		settings["audit_all"] = 1
+	}
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return fmt.Errorf("tell the kernel's version: %w", err)
+	}
+	if version < 6<<16|3<<8 {
+		settings["foll_longterm"] = 1 << 16 // FOLL_LONGTERM moved in 6.3
 	}
 	for name, value := range settings {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -33,6 +33,11 @@ MAP(BPF_MAP_TYPE_PERCPU_ARRAY, bio_hint, __u32, __u64, 1);
 
 MAP(BPF_MAP_TYPE_LRU_HASH, calls, __u64, struct call_notes, 4096);
 
+struct zeros {
+	__u64 word[32];
+};
+MAP(BPF_MAP_TYPE_ARRAY, zero, __u32, struct zeros, 1);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 4096);

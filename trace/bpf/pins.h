@@ -349,19 +349,38 @@ static long release_step(__u32 i, void *arg)
 	return 0;
 }
 
+/*
+ * Zeroes what the verifier must not know to be zero: before 6.7 it follows
+ * bpf_loop's callback once only, with what it knows of the first step, and
+ * removes the branches that only later steps take.
+ */
+static __always_inline void walk_init(struct walk *w)
+{
+	struct zeros *z;
+	__u32 key = 0;
+
+	_Static_assert(sizeof(*w) <= sizeof(*z), "zeros too few");
+	z = bpf_map_lookup_elem(&zero, &key);
+	bpf_probe_read_kernel(w, sizeof(*w), z);
+}
+
 /* Pages were pinned, for the operation op. */
 static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, __u32 stack)
 {
-	struct walk w = {
-		.base = array, .n = n, .mode = WALK_ARRAY, .op = id,
-		.now = bpf_ktime_get_ns(), .write = flags & 1,
-	};
 	struct op *op = op_of(id);
+	struct walk w;
 
 	if (n > MAX_PAGES) {
 		COUNT(lost_pages, n);
 		return;
 	}
+	walk_init(&w);
+	w.base = array;
+	w.n = n;
+	w.mode = WALK_ARRAY;
+	w.op = id;
+	w.now = bpf_ktime_get_ns();
+	w.write = flags & 1;
 	if (op) {
 		/* Before the pages: a release elsewhere must find them owed. */
 		__sync_fetch_and_add(&op->live, n);
@@ -409,12 +428,16 @@ static __always_inline void released_pages(void *ctx, __u64 base, __u32 n, __u32
 	__u64 who = bpf_get_current_pid_tgid();
 	struct task_state *ts = task_of((__u32)who);
 	__u32 zero = 0, steps = mode == WALK_FOLIO ? 1 : n;
+	struct walk w;
 	__u64 *hint;
-	struct walk w = {
-		.base = base, .n = steps, .mode = mode, .dirty = dirty,
-		.now = bpf_ktime_get_ns(), .audited = audited(who >> 32),
-	};
 
+	walk_init(&w);
+	w.base = base;
+	w.n = steps;
+	w.mode = mode;
+	w.dirty = dirty;
+	w.now = bpf_ktime_get_ns();
+	w.audited = audited(who >> 32);
 	if (ts) {
 		/* The pin function gives back what it can't keep, before it returns. */
 		if (ts->pin_hook && ts->pin_pages == base)
