@@ -21,6 +21,7 @@ import (
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,6 +60,10 @@ type Session struct {
 func Start(o Options) (*Session, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit ...")
+	}
+	// Before 5.11 maps are charged against RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("audit: raise the limit of locked memory: %w", err)
 	}
 	spec, err := loadAudit()
 	if err != nil {
