@@ -78,6 +78,11 @@ func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 	return r.Works, r.Why
 }
 
+// ForgetProbe makes the next FindQEMU try KVM anew.
+func ForgetProbe() error {
+	return os.RemoveAll(filepath.Join(kernel.CacheDir(), "probe"))
+}
+
 // probeFile is where the answer for this boot is kept; who asks matters,
 // for the device's permissions are part of the answer.
 func probeFile(qemu string) string {

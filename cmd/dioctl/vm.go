@@ -26,6 +26,7 @@ func vmCommand() *cli.Command {
 			vmKernelsCommand(),
 			vmFetchCommand(),
 			vmBuildCommand(),
+			vmProbeCommand(),
 		},
 	}
 }
