@@ -131,6 +131,9 @@ func build(ctx context.Context, q *QEMU, s *Spec, dir string) (machine, error) {
 	if m.memory == 0 {
 		// The archive and what is unpacked from it are both in memory.
 		m.memory = DefaultMemory
+		if s.Kernel.Name == kernel.Debug { // its checkers' records take a third
+			m.memory *= 2
+		}
 		if n := t.Size(); n > 64<<20 {
 			m.memory += 2 * n
 		}

@@ -34,7 +34,7 @@ type Spec struct {
 	Outs          []Out    // files and folders to bring back
 
 	CPUs    int           // 2 when 0
-	Memory  int64         // bytes; when 0, 1 GiB and what the files take
+	Memory  int64         // bytes; when 0, 1 GiB (debug kernel: 2) and what the files take
 	Icount  bool          // instruction-counting clock, one CPU
 	Timeout time.Duration // of the whole run; 10 minutes when 0
 	Append  string        // added to the kernel's command line

@@ -25,13 +25,14 @@ func machineFlags() []cli.Flag {
 		&cli.StringFlag{Name: "disk", Usage: "make an ext4 disk of the folder `DIR`, at /mnt/disk in the guest"},
 		&cli.BoolFlag{Name: "icount", Usage: "count time by instructions: emulated, one CPU, repeatable"},
 		&cli.IntFlag{Name: "cpus", Usage: "`N` CPUs", Value: vm.DefaultCPUs},
-		&cli.StringFlag{Name: "memory", Usage: "memory, such as 2G (default: 1G and what the files take)"},
+		&cli.StringFlag{Name: "memory", Usage: "memory, such as 2G (default: 1G, with the debug kernel 2G, and what the files take)"},
 		&cli.DurationFlag{Name: "timeout", Usage: "kill the VM after `D`", Value: vm.DefaultTimeout},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "`NAME=VALUE`, or NAME alone for its value here, in the command's environment (repeatable)"},
 		&cli.StringSliceFlag{Name: "device", Usage: "add QEMU's device `NAME[,PROPERTY=VALUE...]`, such as edu (repeatable)"},
 		&cli.StringSliceFlag{Name: "qemu-arg", Usage: "`ARG` for QEMU as it is (repeatable)"},
 		&cli.StringFlag{Name: "append", Usage: "`WORDS` for the kernel's command line"},
 		&cli.StringFlag{Name: "console", Usage: "keep the console's log in `FILE`"},
+		&cli.StringFlag{Name: "kmsg", Usage: "keep the kernel's whole log, and what kmemleak found, in `FILE` (default: a temporary file, when the kernel complained)"},
 	)
 }
 
@@ -181,11 +182,34 @@ func showBoot(p *progress) func(string) {
 	}
 }
 
+// keepKmsg writes the kernel's log to the file at p. Without one, a log with
+// complaints goes to a temporary file: they mean little without what is said
+// around them. It returns where the log is, "" when nowhere.
+func keepKmsg(p string, res vm.Result) (string, error) {
+	if p == "" {
+		if len(res.Complaints) == 0 || res.Kmsg == "" {
+			return "", nil
+		}
+		f, err := os.CreateTemp("", "dio-kmsg-*.log")
+		if err != nil {
+			return "", err
+		}
+		_, err = f.WriteString(res.Kmsg)
+		return f.Name(), errors.Join(err, f.Close())
+	}
+	return p, os.WriteFile(p, []byte(res.Kmsg), 0o644)
+}
+
 // vmVerdict tells what the kernel had to say and turns a run's end into an
 // exit status.
 func vmVerdict(c *cli.Context, res vm.Result, err error) error {
 	for _, line := range res.Complaints {
 		fmt.Fprintf(os.Stderr, "vm: kernel complaint: %s\n", line)
+	}
+	if at, kerr := keepKmsg(c.String("kmsg"), res); kerr != nil {
+		fmt.Fprintf(os.Stderr, "vm: the kernel's log: %v\n", kerr)
+	} else if len(res.Complaints) > 0 && at != "" {
+		fmt.Fprintf(os.Stderr, "vm: the kernel's whole log: %s\n", at)
 	}
 	for _, e := range res.OutErrors {
 		fmt.Fprintf(os.Stderr, "vm: %v\n", e)

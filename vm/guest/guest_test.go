@@ -35,6 +35,7 @@ type fake struct {
 	stdout   string
 	kmsg     string
 	leaks    string
+	noScan   error
 	// waits are what Wait gives, in turn; a nil channel gives them at once.
 	waits   []waited
 	release chan struct{} // if any, Wait blocks for the command until it is closed
@@ -140,10 +141,10 @@ func (f *fake) Kill(p int, s unix.Signal) error {
 	}
 	return nil
 }
-func (f *fake) Kmsg() (Output, error)   { return output{strings.NewReader(f.kmsg)}, nil }
-func (f *fake) Kmemleak() string        { return f.leaks }
-func (f *fake) Greeting() wire.Greeting { return wire.Greeting{Release: "1.2.3"} }
-func (f *fake) PowerOff() error         { f.note("power off"); return nil }
+func (f *fake) Kmsg() (Output, error)     { return output{strings.NewReader(f.kmsg)}, nil }
+func (f *fake) Kmemleak() (string, error) { return f.leaks, f.noScan }
+func (f *fake) Greeting() wire.Greeting   { return wire.Greeting{Release: "1.2.3"} }
+func (f *fake) PowerOff() error           { f.note("power off"); return nil }
 
 // run1 is one run of PID 1 against a host that answers as the real one, and
 // does what host does besides. It returns what the guest sent.
@@ -239,6 +240,21 @@ func TestOrder(t *testing.T) {
 	}
 	if frames[len(frames)-1].Type != wire.Exit || frames[0].Type != wire.Hello {
 		t.Error("Hello must be first and Exit last: what follows Exit is lost")
+	}
+}
+
+// A detector that is off is told: silence would look like no leaks.
+func TestNoLeakScan(t *testing.T) {
+	f := &fake{noScan: unix.EPERM, waits: []waited{{pid, exited(0), nil}}}
+	frames, err := run1(t, f, Config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if note, ok := find(frames, wire.Note); !ok || !strings.Contains(note, unix.EPERM.Error()) {
+		t.Errorf("note %q", note)
+	}
+	if s := exitOf(t, frames); s.Code != 0 {
+		t.Errorf("status %+v", s)
 	}
 }
 

@@ -41,7 +41,7 @@ type System interface {
 	// it ends only by Drain.
 	Kmsg() (Output, error)
 	// Kmemleak is the leaks found by kernels that look for them, "" else.
-	Kmemleak() string
+	Kmemleak() (string, error)
 	Greeting() wire.Greeting
 	PowerOff() error
 }
@@ -172,7 +172,9 @@ func (i *pid1) work() (wire.Status, error) {
 	for n, p := range i.cfg.Outs {
 		i.sendOut(uint8(n), p)
 	}
-	if leaks := i.sys.Kmemleak(); leaks != "" {
+	if leaks, err := i.sys.Kmemleak(); err != nil {
+		_ = i.out.SendText(wire.Note, err.Error())
+	} else if leaks != "" {
 		_ = i.out.SendText(wire.Kmsg, "kmemleak: "+leaks)
 	}
 	return status, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,9 +100,10 @@ func (Linux) FindDisk(patience time.Duration) (string, error) {
 // Settle names the host, brings loopback up and makes the links that
 // programs expect in /dev.
 //
-// What a kernel that looks for leaks has found by now is its own business.
+// What a kernel that looks for leaks finds by now is its own business. Its
+// first scan only takes each object's checksum, the second one tells.
 func (Linux) Settle() {
-	if writeExisting(kmemleakFile, "scan") == nil {
+	if writeExisting(kmemleakFile, "scan") == nil && writeExisting(kmemleakFile, "scan") == nil {
 		_ = writeExisting(kmemleakFile, "clear")
 	}
 	_ = unix.Sethostname([]byte("dio"))
@@ -169,23 +171,26 @@ func readRecords(fd int, p []byte) (int, error) {
 
 const kmemleakFile = "/sys/kernel/debug/kmemleak"
 
-// Kmemleak scans twice: an object must look unreferenced in two scans some
-// seconds apart, else what is only on its way between CPUs would count.
-func (Linux) Kmemleak() string {
-	if _, err := os.Stat(kmemleakFile); err != nil {
-		return ""
+// youngest is how old an object must be for kmemleak to report it.
+const youngest = 5 * time.Second
+
+// Kmemleak scans twice: the first time an object is only noted, and what was
+// allocated last has to come of age before it is told. The detector switches
+// itself off when it runs out of memory: an error then.
+func (Linux) Kmemleak() (string, error) {
+	err := writeExisting(kmemleakFile, "scan")
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // this kernel has none
 	}
-	for range 2 {
-		if err := writeExisting(kmemleakFile, "scan"); err != nil {
-			return ""
-		}
-		time.Sleep(6 * time.Second)
+	if err == nil {
+		time.Sleep(youngest + time.Second)
+		err = writeExisting(kmemleakFile, "scan")
+	}
+	if err != nil {
+		return "", fmt.Errorf("scan for leaks: %w: is the detector off?", err)
 	}
 	b, err := os.ReadFile(kmemleakFile)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	return strings.TrimSpace(string(b)), err
 }
 
 // writeExisting writes to a file that must be there, as one of the kernel's.
