@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"dio/engine"
+)
+
+// uringLoop hands over all that is free and waits in one io_uring_enter(2).
+type uringLoop struct {
+	job   *job
+	ring  *ring
+	begun []time.Duration // by slot
+	tail  uint32          // of the submission ring
+	count tally
+}
+
+// maxBuffers is how many buffers a ring takes on every kernel (before 5.13:
+// UIO_MAXIOV).
+const maxBuffers = 1024
+
+func openUring(j *job) (loop, error)      { return newUring(j, false, 0) }
+func openUringFixed(j *job) (loop, error) { return newUring(j, true, 0) }
+func openUringPoll(j *job) (loop, error)  { return newUring(j, false, setupIOPoll) }
+
+func newUring(j *job, fixed bool, flags uint32) (loop, error) {
+	if j.depth > maxRing {
+		return nil, fmt.Errorf("a ring holds %d operations at most", maxRing)
+	}
+	r, err := newRing(j.depth, flags)
+	if err != nil {
+		return nil, err
+	}
+	l := &uringLoop{job: j, ring: r, begun: make([]time.Duration, j.depth)}
+	for i := range j.depth {
+		buf := j.mem.block(i, j.block)
+		s := sqe{opcode: opRead, fd: int32(j.file.FD), addr: uint64(base(buf)), len: uint32(len(buf)), userData: uint64(i)}
+		switch {
+		case fixed && j.write:
+			s.opcode = opWriteFixed
+		case fixed:
+			s.opcode = opReadFixed
+		case j.write:
+			s.opcode = opWrite
+		}
+		if fixed {
+			s.fd, s.flags = 0, sqeFixedFile
+			if j.depth <= maxBuffers {
+				s.bufIndex = uint16(i)
+			}
+		}
+		r.sqes[i] = s
+	}
+	if fixed {
+		if err := l.register(); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+	}
+	return l, nil
+}
+
+// register makes each block a registered buffer, as fio does; all of them one
+// where there are more than the kernel takes.
+func (l *uringLoop) register() error {
+	j := l.job
+	iovs := make([]unix.Iovec, 0, maxBuffers)
+	add := func(b []byte) {
+		iov := unix.Iovec{Base: &b[0]}
+		iov.SetLen(len(b))
+		iovs = append(iovs, iov)
+	}
+	if j.depth <= maxBuffers {
+		for i := range j.depth {
+			add(j.mem.block(i, j.block))
+		}
+	} else {
+		add(j.mem.block(0, j.depth*j.mem.stride))
+	}
+	if err := l.ring.register(registerBuffers, unsafe.Pointer(&iovs[0]), len(iovs)); err != nil {
+		return fmt.Errorf("register %d buffers of %d bytes: %w (ENOMEM: raise the limit of locked memory, ulimit -l)", j.depth, j.block, err)
+	}
+	fd := int32(j.file.FD)
+	if err := l.ring.register(registerFiles, unsafe.Pointer(&fd), 1); err != nil {
+		return fmt.Errorf("register the file: %w", err)
+	}
+	return nil
+}
+
+// prepare puts a slot's next operation in line.
+func (l *uringLoop) prepare(slot uint32, stamp bool) {
+	l.ring.sqes[slot].off = uint64(l.job.offset.next())
+	if stamp {
+		l.begun[slot] = engine.Now()
+	}
+	l.ring.sqArray[l.tail&l.ring.sqMask] = slot
+	l.tail++
+}
+
+func (l *uringLoop) run(ops int64, h *Histogram) error {
+	r := l.ring
+	left := ops
+	first := int(min(int64(l.job.depth), left))
+	for i := range first {
+		l.prepare(uint32(i), h != nil)
+	}
+	left -= int64(first)
+	pending, inFlight := first, first // handed over or not; all that is begun
+	refused := 0
+	var failed error
+	for inFlight > 0 {
+		r.sqTail.Store(l.tail)
+		n, errno := r.enter(pending, min(l.job.batch, inFlight))
+		l.count.calls++
+		switch {
+		case errno == 0:
+			pending -= n
+			refused = 0
+		case (errno == unix.EAGAIN || errno == unix.EBUSY || errno == unix.EINTR) && refused < 10000:
+			refused++ // no room now: take what is done, and try again
+		default:
+			return fmt.Errorf("io_uring_enter: %w", errno)
+		}
+		var now time.Duration
+		if h != nil {
+			now = engine.Now()
+		}
+		head, tail := r.cqHead.Load(), r.cqTail.Load()
+		for ; head != tail; head++ {
+			c := &r.cqes[head&r.cqMask]
+			slot := c.userData
+			if slot >= uint64(l.job.depth) {
+				return fmt.Errorf("the kernel told the completion of an operation that there isn't: %d", slot)
+			}
+			inFlight--
+			if h != nil {
+				h.Record(int64(now - l.begun[slot]))
+			}
+			if int64(c.res) == int64(l.job.block) {
+				l.count.bytes += int64(c.res)
+			} else if err := l.count.check(l.job, int64(r.sqes[slot].off), int64(c.res)); err != nil && failed == nil {
+				failed, left = err, 0 // and wait for what is in flight
+			}
+			if left > 0 {
+				l.prepare(uint32(slot), h != nil)
+				left--
+				pending++
+				inFlight++
+			}
+		}
+		r.cqHead.Store(head)
+	}
+	return failed
+}
+
+func (l *uringLoop) tally() tally { return l.count }
+
+func (l *uringLoop) close() error { return l.ring.close() }
