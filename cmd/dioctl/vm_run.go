@@ -142,7 +142,7 @@ func vmRunCommand() *cli.Command {
 
 func vmRun(c *cli.Context) error {
 	if c.NArg() == 0 {
-		return withStatus(exitUsage, errors.New("vm run: no command: dioctl vm run [OPTIONS] -- CMD ARGS..."))
+		return withStatus(exitUsage, errors.New("vm run: no command: want dioctl vm run [OPTIONS] -- CMD [ARG]"))
 	}
 	spec, err := specFromFlags(c)
 	if err != nil {

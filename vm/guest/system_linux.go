@@ -103,8 +103,10 @@ func (Linux) FindDisk(patience time.Duration) (string, error) {
 // What a kernel that looks for leaks finds by now is its own business. Its
 // first scan only takes each object's checksum, the second one tells.
 func (Linux) Settle() {
-	if writeExisting(kmemleakFile, "scan") == nil && writeExisting(kmemleakFile, "scan") == nil {
-		_ = writeExisting(kmemleakFile, "clear")
+	for _, order := range []string{"scan", "scan", "clear"} {
+		if writeExisting(kmemleakFile, order) != nil {
+			break
+		}
 	}
 	_ = unix.Sethostname([]byte("dio"))
 	for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"fd/0", "/dev/stdin"},
