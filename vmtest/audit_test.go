@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // verdict is what the tests read of the auditor's report.
@@ -50,7 +51,12 @@ func (v verdict) rules() []string {
 
 func audit(t *testing.T, args ...string) (outcome, verdict) {
 	t.Helper()
-	o := run(t, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
+	return auditFor(t, commandLimit, args...)
+}
+
+func auditFor(t *testing.T, limit time.Duration, args ...string) (outcome, verdict) {
+	t.Helper()
+	o := runFor(t, limit, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
 	v := decode[verdict](t, o)
 	t.Logf("%s: %s; %d operations, %d pins taken, %d released, %d queued, %d completed",
 		strings.Join(args, " "), v.Verdict, v.Operations, v.Pins.Taken, v.Pins.Released, v.Completions.Queued, v.Completions.Completed)

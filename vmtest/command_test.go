@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// commandLimit bounds every command that a test starts; the slowest, an audited
-// fio run under emulation, takes a tenth of it.
+// commandLimit bounds a command that a test starts; an audited fio run under
+// emulation takes a tenth of it.
 const commandLimit = 3 * time.Minute
 
 // outcome is what a command left behind.
@@ -29,8 +29,13 @@ type outcome struct {
 // or outlives the limit fails the test, the status is the caller's to judge.
 func run(t *testing.T, args ...string) outcome {
 	t.Helper()
+	return runFor(t, commandLimit, args...)
+}
+
+func runFor(t *testing.T, limit time.Duration, args ...string) outcome {
+	t.Helper()
 	// Not cancelled with the test's own context: cleanups run commands, too.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), commandLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)

@@ -96,8 +96,21 @@ func roundTrip(t *testing.T, source, want string, at int64, flags ...string) (th
 const oddSize = 16<<20 + 12345
 
 // A real file goes to the device and back through every engine, one operation
-// at a time and many, with O_DIRECT and without.
+// at a time and many, with O_DIRECT and without. All of it happens in a child
+// of this process, under audit: not one page or completion may be amiss.
 func TestCopyEveryEngine(t *testing.T) {
+	if os.Getenv("DIO_AUDITED") == "" {
+		t.Setenv("DIO_AUDITED", "1")
+		o, v := auditFor(t, 10*commandLimit, os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+		t.Logf("in the audited child:\n%s", o.stderr)
+		if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
+			t.Errorf("exit %d, verdict %s: %s", o.status, v.Verdict, o.stdout)
+		}
+		if want := uint64(oddSize / os.Getpagesize()); v.Pins.Taken < 20*want || v.Pins.Taken != v.Pins.Released {
+			t.Errorf("pins %+v, want 20 times %d or more, all released", v.Pins, want)
+		}
+		return
+	}
 	source := sourceFile(t, oddSize)
 	sum := sumOf(t, source)
 	pages := uint64(oddSize / os.Getpagesize())
