@@ -44,6 +44,7 @@ type Spec struct {
 	BlockSize int // bytes, 1 or more
 	Depth     int // operations in flight, 1 or more; synchronous APIs use threads
 	Batch     int // completions that an asynchronous API waits for at a time, 1 to Depth; 0 stands for 1
+	Submit    int // operations that it hands over at a time, 1 to Depth; 0 stands for Depth
 	Direct    Direct
 	Size      int64 // bytes of the target to use, from its beginning; 0: all, or DefaultSize where it has no end
 

@@ -43,6 +43,7 @@ type job struct {
 	block  int
 	depth  int
 	batch  int // completions to wait for at a time, 1 to depth
+	submit int // operations to hand over at a time, 1 or more
 	offset offsets
 	mem    *memory
 }

@@ -96,7 +96,7 @@ func (l *aioLoop) run(ops int64, h *Histogram) error {
 	inFlight := 0
 	for len(l.ptrs) > 0 || inFlight > 0 {
 		for next := 0; next < len(l.ptrs); {
-			n, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, l.ctx, uintptr(len(l.ptrs)-next), uintptr(unsafe.Pointer(&l.ptrs[next])))
+			n, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, l.ctx, uintptr(min(len(l.ptrs)-next, l.job.submit)), uintptr(unsafe.Pointer(&l.ptrs[next])))
 			l.count.calls++
 			if errno != 0 {
 				cb := l.ptrs[next]

@@ -13,7 +13,8 @@ import (
 	"dio/engine"
 )
 
-// uringLoop hands over all that is free and waits in one io_uring_enter(2).
+// uringLoop hands over what is free and waits in one io_uring_enter(2), unless
+// it is to hand over less at a time.
 type uringLoop struct {
 	job   *job
 	ring  *ring
@@ -116,12 +117,18 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 	var failed error
 	for inFlight > 0 {
 		r.sqTail.Store(l.tail)
-		n, errno := r.enter(pending, min(l.job.batch, inFlight))
+		hand, wait := pending, min(l.job.batch, inFlight)
+		if pending > l.job.submit { // the rest in calls of its own, of which the last waits
+			hand, wait = l.job.submit, 0
+		}
+		n, errno := r.enter(hand, wait)
 		l.count.calls++
 		switch {
 		case errno == 0:
-			pending -= n
 			refused = 0
+			if pending -= n; pending > 0 && n > 0 {
+				continue
+			}
 		case (errno == unix.EAGAIN || errno == unix.EBUSY || errno == unix.EINTR) && refused < 10000:
 			refused++ // no room now: take what is done, and try again
 		default:

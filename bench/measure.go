@@ -19,6 +19,9 @@ func Measure(ctx context.Context, s Spec) (Result, error) {
 	if s.Batch == 0 {
 		s.Batch = 1
 	}
+	if s.Submit == 0 {
+		s.Submit = s.Depth
+	}
 	r := Result{Cell: Cell{Engine: s.Engine, RW: s.RW, BlockSize: s.BlockSize, Depth: s.Depth}}
 	t, err := openTarget(s)
 	if err != nil {
@@ -63,7 +66,7 @@ func measureTarget(ctx context.Context, s Spec, t *target) (*Figures, []string, 
 		return nil, nil, err
 	}
 	defer mem.close()
-	j := &job{file: t.file, write: s.RW.Writes(), block: s.BlockSize, depth: s.Depth, batch: min(s.Batch, s.Depth),
+	j := &job{file: t.file, write: s.RW.Writes(), block: s.BlockSize, depth: s.Depth, batch: min(s.Batch, s.Depth), submit: s.Submit,
 		offset: newOffsets(s.RW, s.BlockSize, t.size, s.Seed), mem: mem}
 	l, err := openLoop(s.Engine, j)
 	if err != nil {
@@ -144,9 +147,7 @@ func timedPass(ctx context.Context, s Spec, l loop) (*Figures, []string, error) 
 			return nil, nil, err
 		}
 	}
-	unblock := blockSignals()
 	p, err := pass(ctx, s, l, nil, soak)
-	unblock()
 	if soak != nil {
 		err = errors.Join(err, soak.close())
 	}
@@ -189,6 +190,7 @@ type passed struct {
 // of the loop, between which it looks at ctx.
 func pass(ctx context.Context, s Spec, l loop, h *Histogram, soak *soaker) (passed, error) {
 	var p passed
+	defer blockSignals()()
 	before, err := readUsage()
 	if err != nil {
 		return p, err

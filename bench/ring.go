@@ -136,7 +136,11 @@ func (r *ring) mapMemory(p *ringParams) error {
 
 // enter hands over so many entries and waits for wait completions.
 func (r *ring) enter(submit, wait int) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(wait), enterGetEvents, 0, 0)
+	flags := uintptr(enterGetEvents)
+	if wait == 0 {
+		flags = 0
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(wait), flags, 0, 0)
 	return int(n), errno
 }
 

@@ -30,6 +30,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			faultCommand(),
 			demoCommand(),
 			auditCommand(),
+			benchCommand(),
 			vmCommand(),
 		},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return badUsage("dioctl", err) },
