@@ -48,6 +48,19 @@ type auditFolioState struct {
 	Holders    [4]uint64
 }
 
+type auditGot struct {
+	_        structs.HostLayout
+	Op       uint64
+	Mapping  uint64
+	Stack    uint32
+	Pages    uint32
+	Tgid     uint32
+	Tid      uint32
+	Kind     uint32
+	Reserved uint32
+	Comm     [16]int8
+}
+
 type auditHold struct {
 	_     structs.HostLayout
 	Pages uint32
@@ -115,6 +128,9 @@ type auditTaskState struct {
 	PinPages    uint64
 	PinFlags    uint32
 	PinStack    uint32
+	DoneResult  int64
+	Done        uint32
+	Reserved    uint32
 }
 
 type auditTotals struct {
@@ -131,6 +147,7 @@ type auditTotals struct {
 	Unattributed    uint64
 	ForeignReleased uint64
 	Crowded         uint64
+	GetsUntracked   uint64
 	Dual            [16]struct {
 		_       structs.HostLayout
 		Kprobe  uint64
@@ -154,6 +171,7 @@ const (
 	auditMapCounts               = "counts"
 	auditMapEvents               = "events"
 	auditMapFolios               = "folios"
+	auditMapGets                 = "gets"
 	auditMapHolds                = "holds"
 	auditMapKiocbs               = "kiocbs"
 	auditMapOps                  = "ops"
@@ -164,11 +182,13 @@ const (
 	auditMapTasks                = "tasks"
 	auditMapZero                 = "zero"
 	auditProgCountPins           = "count_pins"
+	auditProgJudgeGet            = "judge_get"
 	auditProgOnAioComplete       = "on_aio_complete"
 	auditProgOnBioRelease        = "on_bio_release"
 	auditProgOnEnter             = "on_enter"
 	auditProgOnExit              = "on_exit"
 	auditProgOnFork              = "on_fork"
+	auditProgOnPageFree          = "on_page_free"
 	auditProgOnReturn            = "on_return"
 	auditProgOnSysExit           = "on_sys_exit"
 	auditProgOnUnpinFolio        = "on_unpin_folio"
@@ -180,6 +200,7 @@ const (
 	auditProgOnUringCompletePoll = "on_uring_complete_poll"
 	auditVarAuditAll             = "audit_all"
 	auditVarFollLongterm         = "foll_longterm"
+	auditVarGetsSeen             = "gets_seen"
 	auditVarSelfTgid             = "self_tgid"
 	auditVarUnusedEvent          = "unused_event"
 )
@@ -227,11 +248,13 @@ type auditSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type auditProgramSpecs struct {
 	CountPins           *ebpf.ProgramSpec `ebpf:"count_pins"`
+	JudgeGet            *ebpf.ProgramSpec `ebpf:"judge_get"`
 	OnAioComplete       *ebpf.ProgramSpec `ebpf:"on_aio_complete"`
 	OnBioRelease        *ebpf.ProgramSpec `ebpf:"on_bio_release"`
 	OnEnter             *ebpf.ProgramSpec `ebpf:"on_enter"`
 	OnExit              *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork              *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnUnpinFolio        *ebpf.ProgramSpec `ebpf:"on_unpin_folio"`
@@ -253,6 +276,7 @@ type auditMapSpecs struct {
 	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
 	Folios   *ebpf.MapSpec `ebpf:"folios"`
+	Gets     *ebpf.MapSpec `ebpf:"gets"`
 	Holds    *ebpf.MapSpec `ebpf:"holds"`
 	Kiocbs   *ebpf.MapSpec `ebpf:"kiocbs"`
 	Ops      *ebpf.MapSpec `ebpf:"ops"`
@@ -270,6 +294,7 @@ type auditMapSpecs struct {
 type auditVariableSpecs struct {
 	AuditAll     *ebpf.VariableSpec `ebpf:"audit_all"`
 	FollLongterm *ebpf.VariableSpec `ebpf:"foll_longterm"`
+	GetsSeen     *ebpf.VariableSpec `ebpf:"gets_seen"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
 }
@@ -300,6 +325,7 @@ type auditMaps struct {
 	Counts   *ebpf.Map `ebpf:"counts"`
 	Events   *ebpf.Map `ebpf:"events"`
 	Folios   *ebpf.Map `ebpf:"folios"`
+	Gets     *ebpf.Map `ebpf:"gets"`
 	Holds    *ebpf.Map `ebpf:"holds"`
 	Kiocbs   *ebpf.Map `ebpf:"kiocbs"`
 	Ops      *ebpf.Map `ebpf:"ops"`
@@ -319,6 +345,7 @@ func (m *auditMaps) Close() error {
 		m.Counts,
 		m.Events,
 		m.Folios,
+		m.Gets,
 		m.Holds,
 		m.Kiocbs,
 		m.Ops,
@@ -337,6 +364,7 @@ func (m *auditMaps) Close() error {
 type auditVariables struct {
 	AuditAll     *ebpf.Variable `ebpf:"audit_all"`
 	FollLongterm *ebpf.Variable `ebpf:"foll_longterm"`
+	GetsSeen     *ebpf.Variable `ebpf:"gets_seen"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
 }
@@ -346,11 +374,13 @@ type auditVariables struct {
 // It can be passed to loadAuditObjects or ebpf.CollectionSpec.LoadAndAssign.
 type auditPrograms struct {
 	CountPins           *ebpf.Program `ebpf:"count_pins"`
+	JudgeGet            *ebpf.Program `ebpf:"judge_get"`
 	OnAioComplete       *ebpf.Program `ebpf:"on_aio_complete"`
 	OnBioRelease        *ebpf.Program `ebpf:"on_bio_release"`
 	OnEnter             *ebpf.Program `ebpf:"on_enter"`
 	OnExit              *ebpf.Program `ebpf:"on_exit"`
 	OnFork              *ebpf.Program `ebpf:"on_fork"`
+	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
 	OnUnpinFolio        *ebpf.Program `ebpf:"on_unpin_folio"`
@@ -365,11 +395,13 @@ type auditPrograms struct {
 func (p *auditPrograms) Close() error {
 	return _AuditClose(
 		p.CountPins,
+		p.JudgeGet,
 		p.OnAioComplete,
 		p.OnBioRelease,
 		p.OnEnter,
 		p.OnExit,
 		p.OnFork,
+		p.OnPageFree,
 		p.OnReturn,
 		p.OnSysExit,
 		p.OnUnpinFolio,

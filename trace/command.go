@@ -118,14 +118,20 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 // just after the command has gone. A queued operation gets its full time.
 func (r *Run) drain(s *Session) error {
 	start := time.Now()
+	drained := false
 	for step := time.Millisecond; ; step = min(2*step, 50*time.Millisecond) {
 		out, err := s.Outstanding()
 		if err != nil {
 			return fmt.Errorf("audit: %w", err)
 		}
 		waited := time.Since(start)
+		if out.Gets > 0 && !drained {
+			drained = true
+			drainCPUs()
+			continue
+		}
 		switch {
-		case out.Pins == 0 && out.InFlight == 0:
+		case out.Pins == 0 && out.InFlight == 0 && out.Gets == 0:
 			return nil
 		case waited < drainLimit:
 		case out.InFlight > 0 && out.OldestWait < r.LostAfter && waited < drainLimit+r.LostAfter:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"dio/trace/audit"
@@ -25,10 +26,22 @@ func (s *Session) moduleIters() ([]hook, error) {
 		return nil, err
 	}
 	var hooks []hook
+	add := func(function, module string) {
+		if len(s.handlers) == maxHandlers {
+			return
+		}
+		s.handlers = append(s.handlers, audit.Frame{Function: function, Module: module})
+		hooks = append(hooks, hook{
+			name: function, cookie: kindIter | uint64(len(s.handlers))<<cookieHandler, enter: true, exit: true,
+			rules: []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete},
+		})
+	}
+	var untyped []string
 	for _, m := range modules {
 		spec, err := s.types.Module(m)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // built without type information
+			untyped = append(untyped, m)
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("type information of module %s: %w", m, err)
@@ -41,14 +54,43 @@ func (s *Session) moduleIters() ([]hook, error) {
 			if !ok || !isIter(f) {
 				continue
 			}
-			s.handlers = append(s.handlers, audit.Frame{Function: f.Name, Module: m})
-			hooks = append(hooks, hook{
-				name: f.Name, cookie: kindIter | uint64(len(s.handlers))<<32, enter: true, exit: true,
-				rules: []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete},
-			})
+			add(f.Name, m)
+		}
+	}
+	if len(untyped) == 0 {
+		return hooks, nil
+	}
+	table, err := readKallsyms()
+	if err != nil {
+		return hooks, err
+	}
+	for _, m := range untyped {
+		for _, f := range table.named(m, "read_iter", "write_iter") {
+			add(f, m)
 		}
 	}
 	return hooks, nil
+}
+
+// named lists the module's functions with one of these endings, where no
+// other function has the same name: a probe goes by the name alone. It is how
+// to tell them where a module has no type information, as before 5.11.
+func (s *symbols) named(module string, endings ...string) []string {
+	var names []string
+	for _, f := range s.module[module] {
+		if !slices.ContainsFunc(endings, func(e string) bool { return strings.HasSuffix(f.name, e) }) {
+			continue
+		}
+		same := func(other symbol) bool { return other.name == f.name && other.addr != f.addr }
+		unique := !slices.ContainsFunc(s.kernel, same)
+		for _, list := range s.module {
+			unique = unique && !slices.ContainsFunc(list, same)
+		}
+		if unique {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 func isIter(f *btf.Func) bool {

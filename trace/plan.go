@@ -19,10 +19,16 @@ const (
 	kindReleaseFolio
 	kindReleaseFolios
 	kindBioPages
+	kindURingDone
 	kindDual
 
 	cookieGet      = 1 << 16
 	cookieLongTerm = 1 << 17
+
+	// cookieHandler is where the number of a driver's function begins; all
+	// fits into the 31 bits that old kernels have room for.
+	cookieHandler = 18
+	maxHandlers   = 1<<(31-cookieHandler) - 1
 )
 
 // pin says at which arguments a pin function has its page array and its flags.
@@ -36,9 +42,10 @@ type taskHook struct {
 	enter  bool
 	exit   bool
 	rules  []string
-	// from and until name the kernels that have it: "" is all. One that is
-	// absent where it never was is no gap.
+	// One that is absent where it never was is no gap.
 	optional bool
+	// until names a function of newer kernels, which don't need the hook; "": all do.
+	until string
 }
 
 var (
@@ -53,13 +60,16 @@ var taskHooks = []taskHook{
 	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3), enter: true, exit: true, rules: pinRules},
 	{names: []string{"pin_user_pages_remote"}, cookie: pin(4, 3), enter: true, exit: true, rules: pinRules},
 	{names: []string{"memfd_pin_folios"}, cookie: pin(3, 0) | cookieLongTerm, enter: true, exit: true, rules: pinRules, optional: true},
+	{names: []string{"get_user_pages"}, cookie: pin(3, 2) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
 	{names: []string{"get_user_pages_fast"}, cookie: pin(3, 2) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
+	{names: []string{"get_user_pages_unlocked"}, cookie: pin(2, 3) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
 	{names: []string{"aio_read"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"aio_write"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_write"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_uring_cmd"}, cookie: kindURingCmd, enter: true, exit: true, rules: completeRules, optional: true},
-	{names: []string{"copy_splice_read"}, cookie: kindSplice, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
+	{names: []string{"kiocb_done"}, cookie: kindURingDone, enter: true, rules: completeRules, until: "bpf_loop"},
+	{names: []string{"copy_splice_read", "generic_file_splice_read"}, cookie: kindSplice, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
 	{names: []string{"folio_mark_dirty", "set_page_dirty"}, cookie: kindDirtyFolio, enter: true, rules: dirtyRules},
 	{names: []string{"set_page_dirty_lock"}, cookie: kindDirtyPage, enter: true, rules: dirtyRules},
 	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
@@ -101,4 +111,5 @@ var tracepoints = []struct {
 	{"on_sys_exit", "sys_exit", pinRules},
 	{"on_fork", "sched_process_fork", pinRules},
 	{"on_exit", "sched_process_exit", nil},
+	{"on_page_free", "mm_page_free", []string{audit.RulePinLeak}},
 }

@@ -43,6 +43,8 @@ type Session struct {
 	lazy     []link.Link // may outlive the session for a moment
 	reader   *ringbuf.Reader
 	multi    bool // one link can serve many functions
+	noLoop   bool // before 5.17: no bpf_loop, and perhaps no cookies
+	hooks    []hook
 	coverage audit.Coverage
 	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
@@ -65,13 +67,22 @@ func Start(o Options) (*Session, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("audit: raise the limit of locked memory: %w", err)
 	}
-	spec, err := loadAudit()
+	s := &Session{overdue: map[uint64]audit.Op{}, types: btf.NewCache()}
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return nil, fmt.Errorf("audit: tell the kernel's version: %w", err)
+	}
+	s.noLoop = version < 5<<16|17<<8
+	load := loadAudit
+	if s.noLoop {
+		load = loadAuditNoLoop
+	}
+	spec, err := load()
 	if err != nil {
 		return nil, fmt.Errorf("audit: read the programs: %w", err)
 	}
 	// Creating the maps and decoding the kernel's types take as long as each
 	// other, which is much under emulation.
-	s := &Session{overdue: map[uint64]audit.Op{}, types: btf.NewCache()}
 	created := make(chan error, 1)
 	go func() { created <- s.createMaps(spec) }()
 	kernel, err := s.types.Kernel()
@@ -84,11 +95,8 @@ func Start(o Options) (*Session, error) {
 		return nil, fmt.Errorf("audit: the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: %w: "+
 			"boot a kernel built with CONFIG_DEBUG_INFO_BTF, such as the distribution's", err)
 	}
-	if !has(kernel, "bpf_loop") {
-		s.Close()
-		return nil, errors.New("audit: this kernel is too old: the programs need bpf_loop, from 5.17: use a newer kernel (dioctl vm kernels lists some)")
-	}
-	if err := s.load(spec, kernel, o); err != nil {
+	s.plan(kernel)
+	if err := s.load(spec, kernel, version, o); err != nil {
 		s.Close()
 		return nil, explainLoad(err)
 	}
@@ -158,7 +166,7 @@ func (s *Session) createMaps(spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) error {
+func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, version uint32, o Options) error {
 	for _, h := range dualHooks {
 		name := firstOf(kernel, h.names)
 		if name == "" {
@@ -170,19 +178,20 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 	}
 	// Absent without CONFIG_FPROBE (Debian's 6.1) and before 5.18.
 	s.multi = has(kernel, "register_fprobe_ips")
-	for _, name := range []string{"on_enter", "on_return"} {
-		spec.Programs[name].AttachType = ebpf.AttachNone
-		if s.multi {
-			spec.Programs[name].AttachType = ebpf.AttachTraceKprobeMulti
+	if s.noLoop {
+		s.multiply(spec)
+	}
+	for _, p := range spec.Programs {
+		if p.Type == ebpf.Kprobe {
+			p.AttachType = ebpf.AttachNone
+			if s.multi {
+				p.AttachType = ebpf.AttachTraceKprobeMulti
+			}
 		}
 	}
 	settings := map[string]uint32{"self_tgid": uint32(os.Getpid())}
 	if o.All {
 		settings["audit_all"] = 1
-	}
-	version, err := features.LinuxVersionCode()
-	if err != nil {
-		return fmt.Errorf("tell the kernel's version: %w", err)
 	}
 	if version < 6<<16|3<<8 {
 		settings["foll_longterm"] = 1 << 16 // FOLL_LONGTERM moved in 6.3
@@ -212,147 +221,6 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, o Options) e
 	if err != nil {
 		return fmt.Errorf("open the ring of events: %w", err)
 	}
-	return nil
-}
-
-// attach puts completions and releases first: what is taken before its
-// release can be seen would look leaked.
-func (s *Session) attach(kernel *btf.Spec) error {
-	var all []hook
-	for i, h := range dualHooks {
-		p := s.objs.Programs[h.program]
-		if p == nil {
-			continue
-		}
-		name := firstOf(kernel, h.names)
-		l, err := link.AttachTracing(link.TracingOptions{Program: p})
-		if err != nil {
-			s.missing(name, err.Error(), h.rules, true)
-			continue
-		}
-		s.lazy = append(s.lazy, l)
-		all = append(all, hook{name, h.cookie(i), true, false, h.rules})
-	}
-	for _, t := range tracepoints {
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: t.name, Program: s.objs.Programs[t.program]})
-		if err != nil {
-			return fmt.Errorf("attach to tracepoint %s: %w", t.name, err)
-		}
-		s.links = append(s.links, l)
-		s.coverage.Attached = append(s.coverage.Attached, t.name)
-	}
-	for _, h := range taskHooks {
-		name := firstOf(kernel, h.names)
-		if name == "" {
-			s.missing(h.names[0], "this kernel has no such function", h.rules, !h.optional)
-			continue
-		}
-		all = append(all, hook{name, h.cookie, h.enter, h.exit, h.rules})
-	}
-	mods, err := s.moduleIters()
-	if err != nil {
-		s.missing("read_iter and write_iter of modules", err.Error(), []string{audit.RuleSyncAsAsync}, false)
-	}
-	s.attachHooks(append(all, mods...))
-	if s.atStart, err = s.totals(); err != nil {
-		return err
-	}
-	return nil
-}
-
-// hook is one function for the shared programs.
-type hook struct {
-	name        string
-	cookie      uint64
-	enter, exit bool
-	rules       []string
-}
-
-// attachHooks attaches returns before entries, all at once; if the kernel
-// refuses one of them, each for itself, so that it is known which.
-func (s *Session) attachHooks(hooks []hook) {
-	if len(hooks) == 0 {
-		return
-	}
-	attach := s.attachMulti
-	if !s.multi {
-		attach = s.attachEach
-	}
-	if err := attach(hooks); err == nil {
-		for _, h := range hooks {
-			s.coverage.Attached = append(s.coverage.Attached, h.name)
-		}
-		return
-	} else if len(hooks) == 1 {
-		s.missing(hooks[0].name, err.Error(), hooks[0].rules, hooks[0].cookie&0xff != kindIter)
-		return
-	}
-	s.attachHooks(hooks[:len(hooks)/2])
-	s.attachHooks(hooks[len(hooks)/2:])
-}
-
-func (s *Session) attachMulti(hooks []hook) error {
-	var enter, exit link.KprobeMultiOptions
-	for _, h := range hooks {
-		if h.enter {
-			enter.Symbols = append(enter.Symbols, h.name)
-			enter.Cookies = append(enter.Cookies, h.cookie)
-		}
-		if h.exit {
-			exit.Symbols = append(exit.Symbols, h.name)
-			exit.Cookies = append(exit.Cookies, h.cookie)
-		}
-	}
-	var links []link.Link
-	if len(exit.Symbols) > 0 {
-		l, err := link.KretprobeMulti(s.objs.Programs["on_return"], exit)
-		if err != nil {
-			return fmt.Errorf("attach to returns: %w", err)
-		}
-		links = append(links, l)
-	}
-	if len(enter.Symbols) > 0 {
-		l, err := link.KprobeMulti(s.objs.Programs["on_enter"], enter)
-		if err != nil {
-			for _, l := range links {
-				l.Close()
-			}
-			return fmt.Errorf("attach to entries: %w", err)
-		}
-		links = append(links, l)
-	}
-	s.links = append(s.links, links...)
-	return nil
-}
-
-// attachEach is attachMulti for kernels without such links: a probe for each
-// function, which takes longer.
-func (s *Session) attachEach(hooks []hook) error {
-	var links []link.Link
-	undo := func(err error) error {
-		for _, l := range links {
-			l.Close()
-		}
-		return err
-	}
-	for _, h := range hooks {
-		o := &link.KprobeOptions{Cookie: h.cookie}
-		if h.exit {
-			l, err := link.Kretprobe(h.name, s.objs.Programs["on_return"], o)
-			if err != nil {
-				return undo(fmt.Errorf("attach to the return of %s: %w", h.name, err))
-			}
-			links = append(links, l)
-		}
-		if h.enter {
-			l, err := link.Kprobe(h.name, s.objs.Programs["on_enter"], o)
-			if err != nil {
-				return undo(fmt.Errorf("attach to %s: %w", h.name, err))
-			}
-			links = append(links, l)
-		}
-	}
-	s.links = append(s.links, links...)
 	return nil
 }
 

@@ -37,6 +37,15 @@ type moduleRange struct {
 	name        string
 }
 
+func readKallsyms() (*symbols, error) {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's symbols: %w", err)
+	}
+	defer f.Close()
+	return parseKallsyms(f)
+}
+
 // parseKallsyms reads /proc/kallsyms, tens of thousands of lines, once.
 func parseKallsyms(r io.Reader) (*symbols, error) {
 	s := &symbols{module: map[string][]symbol{}}
@@ -137,6 +146,9 @@ func (s *Session) symbolize(e *audit.Evidence) error {
 	for i := range e.Held {
 		op(&e.Held[i].Op)
 	}
+	for i := range e.Gotten {
+		op(&e.Gotten[i].Op)
+	}
 	for i := range e.Unfinished {
 		op(&e.Unfinished[i])
 	}
@@ -146,12 +158,7 @@ func (s *Session) symbolize(e *audit.Evidence) error {
 	if !slices.ContainsFunc(stacks, func(s audit.Stack) bool { return len(s) > 0 }) {
 		return nil // a clean run needs no names
 	}
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return fmt.Errorf("read the kernel's symbols: %w", err)
-	}
-	defer f.Close()
-	table, err := parseKallsyms(f)
+	table, err := readKallsyms()
 	if err != nil {
 		return err
 	}

@@ -134,8 +134,9 @@ type Coverage struct {
 type Evidence struct {
 	Events     []Event
 	Held       []Held
-	Unfinished []Op // queued, and not completed when the audit ended
-	Overdue    []Op // completed, but only long after LostAfter
+	Gotten     []Held // taken with FOLL_GET: their process has gone, nothing maps them, and they aren't free
+	Unfinished []Op   // queued, and not completed when the audit ended
+	Overdue    []Op   // completed, but only long after LostAfter
 	Totals     Totals
 	Lost       Lost
 	Coverage   Coverage

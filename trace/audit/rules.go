@@ -4,6 +4,7 @@ package audit
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -50,8 +51,23 @@ func pinLeak(e *Evidence) []violation {
 				h.Pages, op.Taken, op.Kind),
 		})
 	}
+	for _, h := range e.Gotten {
+		if slices.ContainsFunc(h.Op.PinStack, func(f Frame) bool { return f.Module == "" && lends.MatchString(f.Function) }) {
+			continue
+		}
+		out = append(out, violation{
+			rule: RulePinLeak, severity: SeverityError, pages: h.Pages, stack: h.Op.PinStack, op: h.Op,
+			explain: fmt.Sprintf("%d page(s) taken with get_user_pages (FOLL_GET) were gotten and never put: their process has gone, nothing maps "+
+				"them, and they aren't freed. The stack is where they were last taken: call put_page() for each on every way out, "+
+				"or better use the pin_user_pages family, which is meant for access to a page's data.", h.Pages),
+		})
+	}
 	return out
 }
+
+// lends matches the kernel's functions that take a page of a process and may
+// rightly keep it for longer than that: a pipe's, a socket's, a file's.
+var lends = regexp.MustCompile(`vmsplice|iter_to_pipe|sendmsg|zerocopy|skb_|exec`)
 
 // overUnpin: a release of a page with no live pin.
 func overUnpin(e *Evidence) []violation {

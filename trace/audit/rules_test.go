@@ -69,6 +69,13 @@ func TestRules(t *testing.T) {
 		"pin-leak: a long-term pin outlives its process": {
 			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes, op.LongTerm = KindSyscall, false, true })}}, Gone: gone},
 			want:     []string{RulePinLeak}, pages: 4, severity: SeverityError},
+		"pin-leak: gotten and never put": {
+			evidence: Evidence{Gotten: []Held{{Pages: 2, Op: read(func(op *Op) { op.PinStack = stack("get_user_pages_fast", "drv:drv_take") })}}},
+			want:     []string{RulePinLeak}, pages: 2, severity: SeverityError},
+		"gotten for a pipe, which may outlive the process": {
+			evidence: Evidence{Gotten: []Held{{Pages: 2, Op: read(func(op *Op) {
+				op.PinStack = stack("get_user_pages_fast", "iov_iter_get_pages2", "iter_to_pipe", "vmsplice_to_pipe")
+			})}}}},
 		"a long-term pin of a living process": {
 			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes, op.LongTerm = KindSyscall, false, true })}}, Gone: alive}},
 		"an ioctl that pins for later, process alive": {

@@ -30,6 +30,7 @@ enum hook_kind {
 	HOOK_RELEASE_FOLIO,
 	HOOK_RELEASE_FOLIOS,
 	HOOK_BIO_PAGES,
+	HOOK_URING_DONE,
 	HOOK_DUAL,	/* which: see enum dual_function */
 };
 
@@ -51,6 +52,7 @@ enum dual_function {
 #define COOKIE_DUAL(c) ((c) >> 8 & 0xf)
 #define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
 #define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
+#define COOKIE_HANDLER(c) ((c) >> 18)	/* number of the driver's function */
 
 #define EIOCBQUEUED 529
 #define EAGAIN 11
@@ -105,7 +107,7 @@ static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 
 	if (n <= 0 || !ts->pin_pages)
 		return;
 	if (cookie & COOKIE_GET) {
-		COUNT(gets_taken, n);
+		gotten(ts->pin_pages, n, ts->op ? ts->op : ts->call, ts->pin_stack);
 		return;
 	}
 	id = ts->op ? ts->op : ts->call;
@@ -149,6 +151,7 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 	ts->op = id;
 	ts->submit_op = id;
 	ts->submit_kiocb = kiocb;
+	ts->done = 0;
 }
 
 static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64 who)
@@ -174,6 +177,18 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 	} else if (ret == -EAGAIN) {
 		op_cancel(id);
 		return;
+	} else if (ret == 0 && kind == OP_URING && !bpf_core_field_exists(struct io_kiocb, cqe)) {
+		/* 0 always: kiocb_done was given the result, or it comes later. */
+		if (ts->done) {
+			k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+			if (k && k->op == id && !k->completions) {
+				k->completions++;
+				COUNT(completed, 1);
+				COUNT(queued, 1);
+				op_end(id, ts->done_result, 0);
+			}
+			return;
+		}
 	} else if (ret != -EIOCBQUEUED) {
 		/* The driver returned a result, and io_uring posts it by itself. */
 		k = bpf_map_lookup_elem(&kiocbs, &kiocb);
@@ -181,7 +196,7 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 			k->completions++;
 			if (k->completions == 1) {
 				res = ret;
-				if (!ret)
+				if (!ret && bpf_core_field_exists(struct io_kiocb, cqe))
 					res = BPF_CORE_READ((struct io_kiocb *)kiocb, cqe.res);
 				COUNT(completed, 1);
 				COUNT(queued, 1);
@@ -196,6 +211,17 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 	op = op_of(id);
 	if (op)
 		op->flags |= OPF_QUEUED;
+}
+
+/* Older io_uring: what the driver returned, or the number of bytes that it moved at once. */
+static __always_inline void uring_done(struct pt_regs *ctx, __u64 who)
+{
+	struct task_state *ts = task_of((__u32)who);
+
+	if (!ts || !ts->submit_op || ts->submit_kiocb != ctx->di)
+		return;
+	ts->done_result = (__s64)ctx->si;
+	ts->done = 1;
 }
 
 /* A driver's own read_iter or write_iter. */
@@ -230,7 +256,7 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	}
 	op = op_of(ts->iter_op);
 	if (op)
-		op->handler = cookie >> 32;
+		op->handler = COOKIE_HANDLER(cookie);
 }
 
 static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
@@ -248,13 +274,13 @@ static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64
 		key = ts->iter_kiocb;
 		k = bpf_map_lookup_elem(&kiocbs, &key);
 		if (ret != -EIOCBQUEUED && id && k && k->op == id && k->completions)
-			tell(EV_RETURNED_TOO, id, cookie >> 32, stack_of(ctx), ret);
+			tell(EV_RETURNED_TOO, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
 		return;
 	}
 	if (ts->call == id)
 		ts->call = 0;
 	if (ret == -EIOCBQUEUED)
-		tell(EV_SYNC_QUEUED, id, cookie >> 32, stack_of(ctx), ret);
+		tell(EV_SYNC_QUEUED, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
 	op_end(id, ret, 0);
 }
 
@@ -385,6 +411,7 @@ static __always_inline void dual(void *ctx, __u32 function, __u64 a0, __u64 a1, 
 	}
 }
 
+/* Its user space puts the number in place of the call where the kernel has no cookies (before 5.15). */
 SEC("kprobe.multi")
 int on_enter(struct pt_regs *ctx)
 {
@@ -422,12 +449,17 @@ int on_enter(struct pt_regs *ctx)
 	case HOOK_RELEASE_FOLIOS:
 		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_ARRAY, false);
 		break;
+#ifndef WITHOUT_BPF_LOOP
 	case HOOK_DUAL:
 		if (handles(SIDE_KPROBE, COOKIE_DUAL(cookie), ctx->sp, ctx->di))
 			dual(ctx, COOKIE_DUAL(cookie), ctx->di, ctx->si, ctx->dx);
 		break;
+#endif
 	case HOOK_BIO_PAGES:
 		bio_pages(ctx, who);
+		break;
+	case HOOK_URING_DONE:
+		uring_done(ctx, who);
 		break;
 	}
 	return 0;
@@ -474,6 +506,10 @@ static __always_inline __u64 farg(__u64 *ctx, __u32 i)
 	return value;
 }
 
+/* The kernels that need loops of the old kind never skip an fentry program. */
+#ifdef WITHOUT_BPF_LOOP
+#define HANDLES(function, sp, arg) true
+#else
 /*
  * The stack pointer at the function's entry: the trampoline's arguments, where
  * ctx points, lie below its frame pointer, and that below two return addresses.
@@ -487,13 +523,16 @@ static __always_inline __u64 entry_sp(__u64 *ctx, __u32 args)
 	return place + 8 * args + 16;
 }
 
+#define HANDLES(function, sp, arg) handles(SIDE_FENTRY, function, sp, arg)
+#endif
+
 #define DUAL_PROGRAM(program, function, args)						\
 SEC("fentry/" #program)									\
 int program(__u64 *ctx)									\
 {											\
 	__u64 a0 = farg(ctx, 0);							\
 											\
-	if (handles(SIDE_FENTRY, function, entry_sp(ctx, args), a0))			\
+	if (HANDLES(function, entry_sp(ctx, args), a0))			\
 		dual(ctx, function, a0, args > 1 ? farg(ctx, 1) : 0, args > 2 ? farg(ctx, 2) : 0); \
 	return 0;									\
 }
@@ -572,6 +611,36 @@ int on_exit(__u64 *ctx)
 
 	bpf_map_delete_elem(&tasks, &tid);
 	return 0;
+}
+
+SEC("raw_tp/mm_page_free")
+int on_page_free(__u64 *ctx)
+{
+	__u64 page = ctx[0];
+
+	if (gets_seen)
+		bpf_map_delete_elem(&gets, &page);
+	return 0;
+}
+
+/*
+ * Run by user space: a folio that was gotten, and its mapping then. What it is
+ * now, if its process has gone: enum got_state.
+ */
+SEC("raw_tp/judge_get")
+int judge_get(__u64 *ctx)
+{
+	__u64 folio = ctx[0], was = ctx[1], mapping = folio_mapping(folio);
+	__s32 references = read_count(folio + bpf_core_field_offset(struct page, _refcount));
+
+	if (references <= 0 || mapping != was)
+		return GOT_FREED;
+	if ((mapping & 3) != 1 || folio_maybe_mapped(folio) || folio_pins(folio) ||
+	    page_flags(folio) >> bpf_core_enum_value(enum pageflags, PG_swapcache) & 1)
+		return GOT_UNJUDGED;
+	if (references > 0xffff)
+		references = 0xffff;
+	return GOT_HELD | references;
 }
 
 /* Run by user space: how often the kernel itself believes a folio to be pinned. */

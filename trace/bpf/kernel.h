@@ -57,11 +57,16 @@ typedef struct {
 /* From 7.x flags is a struct of one word: only its place is used. */
 struct page {
 	unsigned long flags;
+	atomic_t _mapcount;
 	atomic_t _refcount;
+	void *mapping;
+	atomic_t hpage_pinned_refcount;	/* to 5.17, in the third page of a large one */
 };
 
 struct folio {
 	atomic_t _pincount;
+	atomic_t _large_mapcount;	/* from 6.10 */
+	void *mapping;
 };
 
 struct kiocb {
@@ -88,6 +93,7 @@ struct task_struct {
 enum pageflags {
 	PG_dirty = 4,
 	PG_head = 6,
+	PG_swapcache = 10,
 };
 
 #pragma clang attribute pop

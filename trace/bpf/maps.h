@@ -23,6 +23,7 @@ MAP(BPF_MAP_TYPE_HASH, folios, __u64, struct folio_state, 131072);
 MAP(BPF_MAP_TYPE_HASH, holds, struct hold_key, struct hold, 131072);
 MAP(BPF_MAP_TYPE_HASH, page_ops, __u64, __u64, 131072);	/* pages of large folios */
 MAP(BPF_MAP_TYPE_LRU_HASH, released, __u64, __u64, 16384);	/* folios whose last pin was seen to go; whose it was */
+MAP(BPF_MAP_TYPE_HASH, gets, __u64, struct got, 65536);
 MAP(BPF_MAP_TYPE_HASH, ops, __u64, struct op, 65536);
 MAP(BPF_MAP_TYPE_HASH, kiocbs, __u64, struct kiocb_state, 65536);
 MAP(BPF_MAP_TYPE_HASH, tasks, __u32, struct task_state, 8192);
@@ -52,6 +53,7 @@ struct {
 
 const volatile __u32 audit_all;		/* every process, not just targets */
 const volatile __u32 self_tgid;		/* the auditor: its children are targets, itself not */
+__u32 gets_seen;			/* some page was taken with FOLL_GET */
 const volatile __u32 foll_longterm = 1 << 8;	/* 1 << 16 before 6.3 */
 
 static __always_inline struct totals *get_totals(void)

@@ -59,15 +59,50 @@ static __always_inline __u32 folio_pins(__u64 folio)
 	__s32 count = 0;
 
 	if (large) {
-		if (!bpf_core_field_exists(struct folio, _pincount))
+		if (bpf_core_field_exists(struct folio, _pincount))
+			bpf_probe_read_kernel(&count, sizeof(count),
+					      (void *)folio + bpf_core_field_offset(struct folio, _pincount));
+		else if (bpf_core_field_exists(struct page, hpage_pinned_refcount))
+			bpf_probe_read_kernel(&count, sizeof(count),
+					      (void *)folio + 2 * bpf_core_type_size(struct page) +
+					      bpf_core_field_offset(struct page, hpage_pinned_refcount));
+		else
 			return PINS_UNKNOWN;
-		bpf_probe_read_kernel(&count, sizeof(count),
-				      (void *)folio + bpf_core_field_offset(struct folio, _pincount));
 		return count < 0 ? 0 : count;
 	}
 	bpf_probe_read_kernel(&count, sizeof(count),
 			      (void *)folio + bpf_core_field_offset(struct page, _refcount));
 	return count < 0 ? 0 : count >> 10;
+}
+
+static __always_inline __s32 read_count(__u64 place)
+{
+	__s32 count = 0;
+
+	bpf_probe_read_kernel(&count, sizeof(count), (void *)place);
+	return count;
+}
+
+static __always_inline __u64 folio_mapping(__u64 folio)
+{
+	__u64 mapping = 0;
+
+	if (bpf_core_field_exists(struct folio, mapping))
+		bpf_probe_read_kernel(&mapping, sizeof(mapping), (void *)folio + bpf_core_field_offset(struct folio, mapping));
+	else if (bpf_core_field_exists(struct page, mapping))
+		bpf_probe_read_kernel(&mapping, sizeof(mapping), (void *)folio + bpf_core_field_offset(struct page, mapping));
+	return mapping;
+}
+
+/* May some process have it mapped? For a large folio only newer kernels can tell. */
+static __always_inline bool folio_maybe_mapped(__u64 folio)
+{
+	if (page_flags(folio) >> bpf_core_enum_value(enum pageflags, PG_head) & 1) {
+		if (!bpf_core_field_exists(struct folio, _large_mapcount))
+			return true;
+		return read_count(folio + bpf_core_field_offset(struct folio, _large_mapcount)) >= 0;
+	}
+	return read_count(folio + bpf_core_field_offset(struct page, _mapcount)) >= 0;
 }
 
 #endif

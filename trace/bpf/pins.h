@@ -9,52 +9,7 @@
 #define DIO_TRACE_PINS_H
 
 #include "op.h"
-#include "pages.h"
-
-#define MAX_PAGES (1U << 20)
-
-enum walk_mode {
-	WALK_ARRAY,	/* base is an array of pages or folios */
-	WALK_RANGE,	/* base is the first of consecutive pages */
-	WALK_FOLIO,	/* base is a folio; one step that stands for n pages */
-};
-
-struct walk {
-	__u64 base;
-	__u64 now;
-	__u64 op;	/* pin: the owner; release: the operation of this context */
-	__u64 hint;	/* release: the bio's operation */
-	__u64 run;	/* folio of the pages in hand */
-	__u64 run_op;
-	__u32 n;
-	__u32 run_pages;
-	__u32 mode;
-	__u32 write;
-	__u32 dirty;
-	__u32 audited;
-	__u32 run_large;
-	/* found on the way */
-	__u32 pages;
-	__u32 over;
-	__u32 readonly_dirty;
-	__u64 readonly_op;
-	__u64 over_op;	/* the last holder of what nobody holds now */
-	__u64 clean_op;
-	__u64 late_op;
-	__u64 done_op;	/* ended, and this was its last page */
-};
-
-static __always_inline __u64 walk_page(struct walk *w, __u32 i)
-{
-	__u64 page = 0;
-
-	if (w->mode == WALK_RANGE)
-		return w->base + (__u64)i * bpf_core_type_size(struct page);
-	if (w->mode == WALK_FOLIO)
-		return w->base;
-	bpf_probe_read_kernel(&page, sizeof(page), (void *)w->base + (__u64)i * 8);
-	return page;
-}
+#include "walk.h"
 
 static __always_inline void slot_add(struct folio_state *f, __u64 op)
 {
@@ -82,8 +37,9 @@ static __always_inline void slot_remove(struct folio_state *f, __u64 op)
 			f->holders[i] = 0;
 }
 
-__noinline int pin_run(struct walk *w)
+__noinline int pin_run(WALK_REF ref)
 {
+	struct walk *w = walk_of(ref);
 	struct hold_key key = {};
 	struct folio_state *f;
 	__u32 n, write;
@@ -136,17 +92,22 @@ __noinline int pin_run(struct walk *w)
 }
 
 /* Takes up to left pages of the folio from what the operation holds. */
-__noinline int release_hold(struct walk *w, struct folio_state *f, __u64 id, __u32 left)
+__noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 {
+	struct walk *w = walk_of(ref);
 	struct hold_key key = {};
+	struct folio_state *f;
 	__u32 n, write = 0;
 	struct hold *h;
 	struct op *op;
 
-	if (!f || !w)
+	if (!w)
 		return 0;
 	key.folio = w->run;
 	key.op = id;
+	f = bpf_map_lookup_elem(&folios, &key.folio);
+	if (!f)
+		return 0;
 	h = bpf_map_lookup_elem(&holds, &key);
 	if (!h)
 		return 0;
@@ -220,8 +181,9 @@ static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i
 	}
 }
 
-__noinline int release_run(struct walk *w)
+__noinline int release_run(WALK_REF ref)
 {
+	struct walk *w = walk_of(ref);
 	__u32 n, left, got, live;
 	struct folio_state *f;
 	__u64 last, folio;
@@ -271,7 +233,7 @@ __noinline int release_run(struct walk *w)
 			break;
 		if (!id)
 			continue;
-		got = release_hold(w, f, id, left);
+		got = release_hold(ref, id, left);
 		if (got > left)
 			got = left;
 		left -= got;
@@ -295,105 +257,153 @@ __noinline int release_run(struct walk *w)
 	return 0;
 }
 
-/* One step a page, and one more to settle the last run. */
-static long pin_step(__u32 i, void *arg)
+/*
+ * A folio that was gotten: who had it last. That it is given back can't be
+ * seen (put_page is inline), only that it is freed: see on_page_free.
+ */
+__noinline int get_run(WALK_REF ref)
 {
-	struct walk *w = arg;
-	struct page_ref ref = {};
+	__u64 who = bpf_get_current_pid_tgid(), folio;
+	struct walk *w = walk_of(ref);
+	struct got got = {};
+	struct op *op;
+
+	if (!w)
+		return 0;
+	folio = w->run;
+	op = op_of(w->op);
+	got.op = w->op;
+	got.mapping = folio_mapping(folio);
+	got.stack = w->stack;
+	got.pages = w->run_pages;
+	got.tgid = op ? op->tgid : who >> 32;
+	got.tid = op ? op->tid : (__u32)who;
+	got.kind = op ? op->kind : OP_SYSCALL;
+	bpf_get_current_comm(got.comm, sizeof(got.comm));
+	if (bpf_map_update_elem(&gets, &folio, &got, BPF_ANY))
+		COUNT(gets_untracked, w->run_pages);
+	return 0;
+}
+
+/* One step a page, and one more to settle the last run. */
+static long pin_step(__u32 i, STEP_ARG)
+{
+	struct walk *w = walk_of(ref);
+	struct page_ref at = {};
 	__u64 page;
 
+	if (!w)
+		return 0;
 	if (i < w->n) {
 		page = walk_page(w, i);
-		ref = page_folio(page);
-		if (ref.large)
+		at = page_folio(page);
+		if (at.large && !w->get)
 			bpf_map_update_elem(&page_ops, &page, &w->op, BPF_ANY);
-		if (ref.head == w->run) {
+		if (at.head == w->run) {
 			w->run_pages++;
 			return 0;
 		}
 	}
-	if (w->run)
-		pin_run(w);
-	w->run = ref.head;
+	if (w->run && w->get)
+		get_run(ref);
+	else if (w->run)
+		pin_run(ref);
+	w->run = at.head;
 	w->run_pages = 1;
 	return 0;
 }
 
-static long release_step(__u32 i, void *arg)
+WALK_LOOP(pin_step)
+
+static long release_step(__u32 i, STEP_ARG)
 {
-	struct walk *w = arg;
-	struct page_ref ref = {};
+	struct walk *w = walk_of(ref);
+	struct page_ref at = {};
 	__u64 page, *owner, op = 0;
 
+	if (!w)
+		return 0;
 	if (i < w->n) {
 		page = walk_page(w, i);
-		ref = page_folio(page);
-		if (ref.large && w->mode != WALK_FOLIO) {
+		at = page_folio(page);
+		if (at.large && w->mode != WALK_FOLIO) {
 			owner = bpf_map_lookup_elem(&page_ops, &page);
 			if (owner) {
 				op = *owner;
 				bpf_map_delete_elem(&page_ops, &page);
 			}
 		}
-		if (ref.head == w->run && op == w->run_op) {
+		if (at.head == w->run && op == w->run_op) {
 			w->run_pages++;
 			return 0;
 		}
 	}
 	if (w->run)
-		release_run(w);
-	w->run = ref.head;
+		release_run(ref);
+	w->run = at.head;
 	w->run_op = op;
-	w->run_large = ref.large;
+	w->run_large = at.large;
 	w->run_pages = 1;
 	return 0;
 }
 
-/*
- * Zeroes what the verifier must not know to be zero: before 6.7 it follows
- * bpf_loop's callback once only, with what it knows of the first step, and
- * removes the branches that only later steps take.
- */
-static __always_inline void walk_init(struct walk *w)
-{
-	struct zeros *z;
-	__u32 key = 0;
-
-	_Static_assert(sizeof(*w) <= sizeof(*z), "zeros too few");
-	z = bpf_map_lookup_elem(&zero, &key);
-	bpf_probe_read_kernel(w, sizeof(*w), z);
-}
+WALK_LOOP(release_step)
 
 /* Pages were pinned, for the operation op. */
 static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, __u32 stack)
 {
 	struct op *op = op_of(id);
-	struct walk w;
+	WALK_DECLARE(w, ref);
 
 	if (n > MAX_PAGES) {
 		COUNT(lost_pages, n);
 		return;
 	}
-	walk_init(&w);
-	w.base = array;
-	w.n = n;
-	w.mode = WALK_ARRAY;
-	w.op = id;
-	w.now = bpf_ktime_get_ns();
-	w.write = flags & 1;
+	if (!WALK_BEGIN(w, ref))
+		return;
+	w->base = array;
+	w->n = n;
+	w->mode = WALK_ARRAY;
+	w->op = id;
+	w->now = bpf_ktime_get_ns();
+	w->write = flags & 1;
 	if (op) {
 		/* Before the pages: a release elsewhere must find them owed. */
 		__sync_fetch_and_add(&op->live, n);
 		__sync_fetch_and_add(&op->taken, n);
-		if (w.write)
+		if (w->write)
 			__sync_fetch_and_add(&op->taken_write, n);
 		if (flags & foll_longterm)
 			op->flags |= OPF_LONGTERM;
 		if (!op->pin_stack)
 			op->pin_stack = stack;
 	}
-	bpf_loop(n + 1, pin_step, &w, 0);
+	pin_step_all(n, ref);
+	WALK_END();
 	COUNT(pins_taken, n);
+}
+
+/* Pages were taken with FOLL_GET: all that can be seen after it is that they are freed. */
+static __always_inline void gotten(__u64 array, __u32 n, __u64 id, __u32 stack)
+{
+	WALK_DECLARE(w, ref);
+
+	COUNT(gets_taken, n);
+	if (n > MAX_PAGES) {
+		COUNT(gets_untracked, n);
+		return;
+	}
+	if (!WALK_BEGIN(w, ref))
+		return;
+	w->base = array;
+	w->n = n;
+	w->mode = WALK_ARRAY;
+	w->op = id;
+	w->get = 1;
+	w->stack = stack;
+	gets_seen = 1;
+	pin_step_all(n, ref);
+	WALK_END();
 }
 
 static __always_inline void settle(void *ctx, struct walk *w)
@@ -427,38 +437,44 @@ static __always_inline void released_pages(void *ctx, __u64 base, __u32 n, __u32
 {
 	__u64 who = bpf_get_current_pid_tgid();
 	struct task_state *ts = task_of((__u32)who);
-	__u32 zero = 0, steps = mode == WALK_FOLIO ? 1 : n;
-	struct walk w;
+	WALK_DECLARE(w, ref);
+	__u32 zero = 0;
 	__u64 *hint;
 
-	walk_init(&w);
-	w.base = base;
-	w.n = steps;
-	w.mode = mode;
-	w.dirty = dirty;
-	w.now = bpf_ktime_get_ns();
-	w.audited = audited(who >> 32);
-	if (ts) {
-		/* The pin function gives back what it can't keep, before it returns. */
-		if (ts->pin_hook && ts->pin_pages == base)
-			return;
-		w.op = ts->op ? ts->op : ts->call;
-	}
-	if (!n || n > MAX_PAGES)
+	/* The pin function gives back what it can't keep, before it returns. */
+	if (ts && ts->pin_hook && ts->pin_pages == base)
 		return;
+	if (!n)
+		return;
+	if (n > MAX_PAGES) {
+		if (n <= ABSURD_PAGES)
+			COUNT(lost_pages, n);
+		return;
+	}
+	if (!WALK_BEGIN(w, ref))
+		return;
+	w->base = base;
+	w->n = mode == WALK_FOLIO ? 1 : n;
+	w->mode = mode;
+	w->dirty = dirty;
+	w->now = bpf_ktime_get_ns();
+	w->audited = audited(who >> 32);
+	if (ts)
+		w->op = ts->op ? ts->op : ts->call;
 	if (mode == WALK_FOLIO) {
-		struct page_ref ref = page_folio(base);
+		struct page_ref at = page_folio(base);
 
 		hint = bpf_map_lookup_elem(&bio_hint, &zero);
-		w.hint = hint ? *hint : 0;
-		w.run = ref.head;
-		w.run_large = ref.large;
-		w.run_pages = n;
-		release_run(&w);
+		w->hint = hint ? *hint : 0;
+		w->run = at.head;
+		w->run_large = at.large;
+		w->run_pages = n;
+		release_run(ref);
 	} else {
-		bpf_loop(n + 1, release_step, &w, 0);
+		release_step_all(n, ref);
 	}
-	settle(ctx, &w);
+	settle(ctx, w);
+	WALK_END();
 }
 
 #endif

@@ -84,6 +84,25 @@ struct hold {
 	__u64 since;
 };
 
+/* A folio that was taken with FOLL_GET and not freed since. */
+struct got {
+	__u64 op;	/* the last operation that took it */
+	__u64 mapping;	/* what it belonged to then */
+	__u32 stack;
+	__u32 pages;	/* that this operation took of it at once */
+	__u32 tgid, tid;
+	__u32 kind;
+	__u32 reserved;
+	char comm[COMM_LEN];
+};
+
+/* What judge_get finds out of such a folio, when its process has gone. */
+enum got_state {
+	GOT_FREED = 0,		/* and perhaps used anew */
+	GOT_UNJUDGED = 1,	/* of a file, mapped, or pinned too: more references than one prove nothing */
+	GOT_HELD = 1 << 16,	/* nothing maps it: each reference, in the lower bits, is one too many */
+};
+
 /* The last operation that a kiocb stood for, kept after it ended. */
 struct kiocb_state {
 	__u64 op;
@@ -109,6 +128,9 @@ struct task_state {
 	__u64 pin_pages;
 	__u32 pin_flags;
 	__u32 pin_stack;
+	__s64 done_result;	/* what kiocb_done was given */
+	__u32 done;
+	__u32 reserved;
 };
 
 enum event_kind {
@@ -177,6 +199,7 @@ struct totals {
 	__u64 unattributed;	/* pages released by no known holder */
 	__u64 foreign_released;	/* releases of pins taken before the audit */
 	__u64 crowded;		/* releases that had to guess the holder */
+	__u64 gets_untracked;	/* pages taken with FOLL_GET that found no place */
 	struct dual_count dual[DUAL_MAX];
 };
 
