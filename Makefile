@@ -5,7 +5,7 @@
 # second time. KERNEL=NAME picks another kernel of `build/dioctl vm kernels`.
 
 .DELETE_ON_ERROR:
-.PHONY: help run test build setup lint vng matrix generate check-generated host-test guest-test clean
+.PHONY: help run test build setup lint vng matrix debug generate check-generated host-test guest-test clean
 
 help:
 	@echo 'make run        the guided tour: real I/O on a real kernel in a VM, audited'
@@ -13,6 +13,7 @@ help:
 	@echo 'make build      build/dioctl and build/<kernel>/dio.ko'
 	@echo 'make vng        the guest tests again, through virtme-ng'
 	@echo 'make matrix     the guest tests on every kernel'
+	@echo 'make debug      the guest tests on a kernel with every checker, built once (10 to 25 minutes)'
 	@echo 'make lint       the style and type checkers of C and Go'
 	@echo 'make generate   the eBPF objects, from trace/bpf'
 	@echo 'make clean      removes build/; the cache of kernels stays'
@@ -55,6 +56,10 @@ vng: build
 
 matrix: $(DIOCTL)
 	@scripts/matrix
+
+debug: $(DIOCTL)
+	@scripts/setup debug
+	@scripts/guest-test debug
 
 lint:
 	@scripts/setup lint

@@ -99,7 +99,7 @@ func kernelStates(h kernel.Host) ([]kernelState, error) {
 		case !errors.Is(err, fs.ErrNotExist):
 			s.Note = err.Error()
 		case r.Name == kernel.Debug:
-			s.Note = "not built: configured with every checker, from Debian's linux-source-6.12; its build is not done yet"
+			s.Note = "every checker; not built: `make debug` builds it: " + kernel.DebugCost
 		}
 		if p, err := ownModule(r.Name); err == nil {
 			if _, err := os.Stat(p); err == nil {
@@ -116,6 +116,8 @@ func vmFetchCommand() *cli.Command {
 		Name:      "fetch",
 		Usage:     "fetch a kernel and its headers, without installing them, and print its name and release",
 		ArgsUsage: "[NAME]",
+		Description: "The kernel debug is in no archive: it is configured with every checker and built from\n" +
+			"Debian's source of 6.12 (" + kernel.DebugCost + ", once).",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "update", Usage: "look for a newer one even if it is here"},
 		},

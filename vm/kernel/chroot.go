@@ -114,21 +114,10 @@ func unpackRoot(ctx context.Context, root string, debs []string, p Progress) err
 	for _, d := range debs {
 		// dpkg-deb -x would replace the links by the folders of older
 		// packages; tar is told not to.
-		deb := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", d)
-		tar := exec.CommandContext(ctx, "tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root, "-f", "-")
-		var stderr bytes.Buffer
-		deb.Stderr, tar.Stderr = &stderr, &stderr
-		pipe, err := deb.StdoutPipe()
+		err := pipeline(ctx, []string{"dpkg-deb", "--fsys-tarfile", d},
+			[]string{"tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root, "-f", "-"})
 		if err != nil {
-			return err
-		}
-		tar.Stdin = pipe
-		if err := deb.Start(); err != nil {
-			return fmt.Errorf("unpack %s: %w", filepath.Base(d), err)
-		}
-		err = errors.Join(tar.Run(), deb.Wait())
-		if err != nil {
-			return fmt.Errorf("unpack %s: %w: %s (is there space in %s?)", filepath.Base(d), err, lastLines(stderr.String(), 3), root)
+			return fmt.Errorf("unpack %s: %w (is there space in %s?)", filepath.Base(d), err, root)
 		}
 	}
 	for link, target := range map[string]string{"usr/bin/awk": "gawk", "usr/bin/sh": "dash"} {

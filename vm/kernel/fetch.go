@@ -30,11 +30,8 @@ type quiet struct{}
 func (quiet) Stage(string, ...any)        {}
 func (quiet) Write(p []byte) (int, error) { return len(p), nil }
 
-// ErrNotBuilt is wrapped for the debug kernel, which no archive has.
-var ErrNotBuilt = errors.New("not built")
-
-// Get is the kernel of that name, fetched if it isn't here yet; "" is the
-// Default. A name with a slash is the path to a vmlinuz, headers then is
+// Get is the kernel of that name, fetched (Debug: built) if it isn't here yet;
+// "" is the Default. A name with a slash is the path to a vmlinuz, headers then is
 // the tree that its modules are built with, or "".
 func Get(ctx context.Context, name, headers string, p Progress) (*Image, error) {
 	if p == nil {
@@ -98,6 +95,7 @@ type meta struct {
 	Vmlinuz string `json:"vmlinuz"`
 	Modules string `json:"modules"`
 	Headers string `json:"headers"`
+	Config  string `json:"config,omitempty"` // of the debug kernel: debugKey when it was built
 }
 
 func kernelDir(name string) string { return filepath.Join(CacheDir(), "kernels", name) }
@@ -118,7 +116,7 @@ func Fetched(name string) (*Image, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%s/%s: %w: remove the folder to fetch it anew", dir, metaFile, err)
 	}
-	if m.Layout != layout {
+	if m.Layout != layout || name == Debug && m.Config != debugKey() {
 		return nil, fs.ErrNotExist
 	}
 	at := func(rel string) string {
@@ -130,11 +128,11 @@ func Fetched(name string) (*Image, error) {
 	return &Image{Name: name, Release: m.Release, Vmlinuz: at(m.Vmlinuz), Modules: at(m.Modules), Headers: at(m.Headers)}, nil
 }
 
-// Fetch gets the newest of row from the archives, whatever is in the cache.
+// Fetch gets the newest of row from the archives, whatever is in the cache;
+// Debug is built from the newest source.
 func Fetch(ctx context.Context, h Host, row Row, p Progress) (*Image, error) {
-	if row.Distro == "" {
-		return nil, fmt.Errorf("kernel %s: %w: no archive has it: it is configured with every checker of the kernel and built from Debian's linux-source-6.12, "+
-			"which this version does not do yet: use another kernel, or give one that you built by its path: --kernel VMLINUZ --headers DIR", row.Name, ErrNotBuilt)
+	if row.Name == Debug {
+		return fetchDebug(ctx, h, p)
 	}
 	if err := os.MkdirAll(kernelDir(row.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("make the cache: %w", err)
@@ -228,16 +226,7 @@ func (f *found) install(ctx context.Context, dir string, p Progress) error {
 	if err != nil {
 		return err
 	}
-	for _, rel := range []*string{&m.Vmlinuz, &m.Modules, &m.Headers} {
-		if *rel != "" {
-			*rel = filepath.Join("tree", *rel)
-		}
-	}
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(tmp, metaFile), append(b, '\n'), 0o644); err != nil {
+	if err := writeMeta(tmp, m); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(debs); err != nil {
@@ -247,6 +236,21 @@ func (f *found) install(ctx context.Context, dir string, p Progress) error {
 		return err
 	}
 	return os.Rename(tmp, dir)
+}
+
+// writeMeta describes the kernel whose parts lie in dir/tree; m's paths are
+// relative to that.
+func writeMeta(dir string, m *meta) error {
+	for _, rel := range []*string{&m.Vmlinuz, &m.Modules, &m.Headers} {
+		if *rel != "" {
+			*rel = filepath.Join("tree", *rel)
+		}
+	}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, metaFile), append(b, '\n'), 0o644)
 }
 
 // layOut finds the parts of an unpacked kernel and makes its headers usable

@@ -239,9 +239,6 @@ func TestFetched(t *testing.T) {
 			t.Errorf("%+v", img)
 		}
 	}
-	if _, err := Get(context.Background(), Debug, "", nil); !errors.Is(err, ErrNotBuilt) {
-		t.Errorf("debug: %v", err)
-	}
 	if _, err := Get(context.Background(), "6.12", "/tmp", nil); err == nil {
 		t.Error("headers were taken for a kernel of the table")
 	}

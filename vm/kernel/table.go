@@ -123,7 +123,7 @@ func Table(h Host) []Row {
 		rows = append(rows, Row{Name: Stock, Distro: "ubuntu", Suites: []string{h.Codename + "-updates", h.Codename}, Meta: "virtual",
 			BTF: BTFImage, Flavour: "-generic"})
 	}
-	return append(rows, Row{Name: Debug, BTF: BTFImage})
+	return append(rows, Row{Name: Debug, BTF: BTFHeaders})
 }
 
 // Default is the name of the kernel taken when none is named: the release's
