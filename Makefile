@@ -5,7 +5,7 @@
 # second time. KERNEL=NAME picks another kernel of `build/dioctl vm kernels`.
 
 .DELETE_ON_ERROR:
-.PHONY: help run test build setup lint vng matrix debug generate check-generated host-test guest-test clean
+.PHONY: help run test build setup lint vng matrix debug bench generate check-generated host-test guest-test clean
 
 help:
 	@echo 'make run        the guided tour: real I/O on a real kernel in a VM, audited'
@@ -14,6 +14,7 @@ help:
 	@echo 'make vng        the guest tests again, through virtme-ng'
 	@echo 'make matrix     the guest tests on every kernel'
 	@echo 'make debug      the guest tests on a kernel with every checker, built once (10 to 25 minutes)'
+	@echo 'make bench      what a request costs, beside null_blk and brd, against what is wanted'
 	@echo 'make lint       the style and type checkers of C and Go'
 	@echo 'make generate   the eBPF objects, from trace/bpf'
 	@echo 'make clean      removes build/; the cache of kernels stays'
@@ -60,6 +61,9 @@ matrix: $(DIOCTL)
 debug: $(DIOCTL)
 	@scripts/setup debug
 	@scripts/guest-test debug
+
+bench: build
+	@scripts/bench $(KERNEL)
 
 lint:
 	@scripts/setup lint

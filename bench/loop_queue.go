@@ -4,14 +4,6 @@ package bench
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"dio/engine"
 )
@@ -20,15 +12,14 @@ import (
 // around the calls is measured with them. System calls are counted by the
 // kernel where it lets us.
 type queueLoop struct {
-	job    *job
-	pool   *engine.Pool
-	queue  engine.Queue
-	ops    []engine.Op
-	free   []*engine.Op
-	done   []*engine.Op
-	count  tally
-	perf   int // perf event's descriptor, or -1
-	calls0 int64
+	job   *job
+	pool  *engine.Pool
+	queue engine.Queue
+	ops   []engine.Op
+	free  []*engine.Op
+	done  []*engine.Op
+	count tally
+	calls callCounter
 }
 
 // openQueue opens an engine that has no loop of its own.
@@ -42,7 +33,7 @@ func openQueue(name string, j *job) (loop, error) {
 		pool.Close()
 		return nil, err
 	}
-	l := &queueLoop{job: j, pool: pool, queue: q, ops: make([]engine.Op, j.depth), perf: -1}
+	l := &queueLoop{job: j, pool: pool, queue: q, ops: make([]engine.Op, j.depth), calls: -1}
 	for i := range l.ops {
 		l.ops[i].Buf = pool.TryGet().Data
 		if j.write {
@@ -50,7 +41,9 @@ func openQueue(name string, j *job) (loop, error) {
 		}
 	}
 	if e, err := engine.Lookup(name); err == nil && (e.Async || j.depth == 1) {
-		l.perf = openCallCounter() // of this thread, which makes all calls
+		if l.calls, err = openCallCounter(); err != nil { // of this thread, which makes all calls
+			l.calls = -1
+		}
 	}
 	return l, nil
 }
@@ -107,47 +100,17 @@ func (l *queueLoop) run(ops int64, h *Histogram) error {
 func (l *queueLoop) tally() tally {
 	t := l.count
 	t.calls = -1
-	var b [8]byte
-	if l.perf >= 0 {
-		if n, err := unix.Read(l.perf, b[:]); n == len(b) && err == nil {
-			t.calls = int64(binary.NativeEndian.Uint64(b[:]))
-		}
+	if n, ok := l.calls.count(); ok {
+		t.calls = n
 	}
 	return t
 }
 
 func (l *queueLoop) close() error {
-	if l.perf >= 0 {
-		unix.Close(l.perf)
-	}
+	l.calls.close()
 	err := l.queue.Close()
 	if e := l.pool.Close(); err == nil {
 		err = e
 	}
 	return err
 }
-
-// openCallCounter counts this thread's system calls by the tracepoint
-// raw_syscalls:sys_enter, or is -1 where that can't be had: it needs tracefs
-// and the right to use perf events.
-func openCallCounter() int {
-	for _, dir := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
-		b, err := os.ReadFile(dir + "/events/raw_syscalls/sys_enter/id")
-		if err != nil {
-			continue
-		}
-		id, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
-		if err != nil {
-			continue
-		}
-		attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: id, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{}))}
-		fd, err := unix.PerfEventOpen(&attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
-		if err != nil {
-			return -1
-		}
-		return fd
-	}
-	return -1
-}
-
-var errNoCount = fmt.Errorf("system calls weren't counted: that needs root, tracefs and one thread")

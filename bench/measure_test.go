@@ -129,3 +129,43 @@ func TestUnavailable(t *testing.T) {
 		}
 	}
 }
+
+// An engine without a loop of its own goes through its Queue.
+func TestQueueLoop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := CreateFile(path, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"preadv", "aio", "io_uring", "io_uring-fixed"} {
+		for _, depth := range []int{1, 4} {
+			s := Spec{Target: path, Engine: name, RW: RandRead, BlockSize: 4096, Depth: depth, Batch: 1, Direct: DirectOff, Ops: 500}
+			tgt, err := openTarget(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := openQueue(name, &job{file: tgt.file, block: 4096, depth: depth, batch: 1, offset: newOffsets(RandRead, 4096, tgt.size, 1)})
+			if err != nil {
+				t.Logf("%s: %v", name, err)
+				continue
+			}
+			h := new(Histogram)
+			before := l.tally()
+			for range 3 {
+				if err := l.run(500, h); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			after := l.tally()
+			if got := after.bytes - before.bytes; got != 1500*4096 || h.Count() != 1500 {
+				t.Errorf("%s: %d bytes, %d latencies", name, got, h.Count())
+			}
+			if after.calls >= 0 && after.calls < 1500/int64(depth) {
+				t.Errorf("%s: %d system calls", name, after.calls)
+			}
+			if err := l.close(); err != nil {
+				t.Error(err)
+			}
+			tgt.file.Close()
+		}
+	}
+}
