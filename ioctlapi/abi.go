@@ -20,6 +20,10 @@ const (
 	CapacityMax  = 1 << 40        // bytes
 	RequestMax   = 1 << 30        // bytes
 	InFlightMax  = 1 << 20        // requests
+
+	BandwidthMin  = 1 << 16 // bytes a second
+	BandwidthMax  = 1 << 50 // bytes a second
+	QueueDepthMax = 1024    // requests
 )
 
 // HoldMaxMS is the longest time, in milliseconds, that Fault.HoldMS can ask for.
@@ -64,10 +68,19 @@ type Config struct {
 	MaxRequest      uint64       `json:"max_request"`        // bytes, whole pages, 1 page to RequestMax
 	MaxInFlightFile uint32       `json:"max_in_flight_file"` // requests of one open file, 1 to InFlightMax
 	MaxInFlight     uint32       `json:"max_in_flight"`      // requests of the device, 1 to InFlightMax
+
+	// For ModelDisk and ModelTape.
+	Bandwidth    uint64       `json:"bandwidth"`     // bytes a second, BandwidthMin to BandwidthMax; 0: no limit
+	JitterNS     uint64       `json:"jitter_ns"`     // disk: nanoseconds, 0 to LatencyMaxNS
+	RepositionNS uint64       `json:"reposition_ns"` // tape: nanoseconds, 0 to LatencyMaxNS
+	Seed         uint64       `json:"seed"`          // of what is random
+	Distribution Distribution `json:"distribution"`  // disk: of the random part of the latency
+	QueueDepth   uint32       `json:"queue_depth"`   // disk: requests worked on at a time, 1 to QueueDepthMax
 }
 
 // Stats are a device's counters since load or reset (struct dio_stats). Pages
-// are of Info.PageSize bytes. InFlight, StorePages and Quarantined* are gauges.
+// are of Info.PageSize bytes. InFlight, StorePages, Quarantined* and Head are
+// gauges.
 type Stats struct {
 	Size                uint32 `json:"size"`  // set by the call
 	Flags               uint32 `json:"flags"` // set by the call
@@ -90,6 +103,10 @@ type Stats struct {
 	QuarantinedPages    uint64 `json:"quarantined_pages"`
 	QuarantinedRequests uint64 `json:"quarantined_requests"`
 	FaultsCommitted     uint64 `json:"faults_committed"`
+	DepthWaits          uint64 `json:"depth_waits"` // disk: requests that found its queue full
+	Stalls              uint64 `json:"stalls"`      // tape: requests that came after it had run dry
+	Seeks               uint64 `json:"seeks"`       // tape: requests that weren't where the head was
+	Head                uint64 `json:"head"`        // tape: the head's position, bytes
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer

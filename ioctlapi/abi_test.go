@@ -142,6 +142,7 @@ func TestNamesAreTheHeaders(t *testing.T) {
 	}{
 		{"model", `DIO_MODEL_(\w+) = (\d+)`, modelNames},
 		{"family", `DIO_FAMILY_(\w+) = (\d+)`, familyNames},
+		{"distribution", `DIO_DISTRIBUTION_(\w+) = (\d+)`, distributionNames},
 		{"completion", `DIO_COMPLETION_(\w+) = (\d+)`, completionNames},
 		{"fault", `DIO_FAULT_(\w+) = (\d+)`, faultNames},
 		{"feature", `#define DIO_FEATURE_(\w+)\s+\(1ULL << (\d+)\)`, featureNames},
@@ -168,6 +169,9 @@ func TestLimitsAreTheHeaders(t *testing.T) {
 		"#define DIO_CAPACITY_MAX	(1ULL << 40)",
 		"#define DIO_REQUEST_MAX		(1ULL << 30)",
 		"#define DIO_IN_FLIGHT_MAX	(1U << 20)",
+		"#define DIO_BANDWIDTH_MIN	(1ULL << 16)",
+		"#define DIO_BANDWIDTH_MAX	(1ULL << 50)",
+		"#define DIO_QUEUE_DEPTH_MAX	1024U",
 		"#define DIO_ABI_VERSION		1\n",
 	} {
 		if !strings.Contains(header, want) {

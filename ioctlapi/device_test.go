@@ -110,7 +110,7 @@ func TestCallsFillTheirStructs(t *testing.T) {
 
 	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
 		cmd = c
-		if s := (*Stats)(arg); s.Size != 160 || s.Flags != statsReset {
+		if s := (*Stats)(arg); s.Size != 192 || s.Flags != statsReset {
 			t.Errorf("reset: size %d, flags %#x", s.Size, s.Flags)
 		}
 		return nil
@@ -122,7 +122,7 @@ func TestCallsFillTheirStructs(t *testing.T) {
 	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
 		cmd = c
 		cf := (*Config)(arg)
-		if cf.Size != 72 || cf.Fields != ConfigLatency || cf.LatencyNS != 5 {
+		if cf.Size != 112 || cf.Fields != ConfigLatency || cf.LatencyNS != 5 {
 			t.Errorf("set: %+v", cf)
 		}
 		return nil

@@ -14,6 +14,8 @@ type Model uint32
 const (
 	ModelRAM  Model = 0 // a sparse store in memory
 	ModelNull Model = 1 // moves nothing; reads leave the buffer as it was
+	ModelDisk Model = 2 // latency, jitter, bandwidth, queue depth
+	ModelTape Model = 3 // one head that streams, stalls and seeks
 )
 
 // Family is how callers' pages are held for O_DIRECT (enum dio_family).
@@ -32,6 +34,15 @@ const (
 	CompletionInline Completion = 1 // the caller; needs latency 0
 	CompletionWorker Completion = 2 // a workqueue, after the latency
 	CompletionTimer  Completion = 3 // the timer itself where nothing has to be dirtied
+)
+
+// Distribution is how the random part of a disk's latency is spread (enum
+// dio_distribution).
+type Distribution uint32
+
+const (
+	DistributionUniform     Distribution = 0 // 0 to Config.JitterNS
+	DistributionExponential Distribution = 1 // a long tail, Config.JitterNS on average
 )
 
 // FaultID names a bug that the driver can commit (enum dio_fault_id). Its text
@@ -61,10 +72,11 @@ func Faults() []FaultID {
 }
 
 var (
-	modelNames      = []string{"ram", "null"}
-	familyNames     = []string{"pin", "get"}
-	completionNames = []string{"auto", "inline", "worker", "timer"}
-	faultNames      = []string{"none", "pin-leak", "over-unpin", "dirty-missing", "dirty-needless",
+	modelNames        = []string{"ram", "null", "disk", "tape"}
+	familyNames       = []string{"pin", "get"}
+	completionNames   = []string{"auto", "inline", "worker", "timer"}
+	distributionNames = []string{"uniform", "exponential"}
+	faultNames        = []string{"none", "pin-leak", "over-unpin", "dirty-missing", "dirty-needless",
 		"early-complete", "double-complete", "lost-complete", "sync-as-async"}
 )
 
@@ -87,7 +99,10 @@ func enumParse(what string, names []string, s string) (uint32, error) {
 func (m Model) String() string      { return enumString("model", modelNames, uint32(m)) }
 func (f Family) String() string     { return enumString("family", familyNames, uint32(f)) }
 func (c Completion) String() string { return enumString("completion", completionNames, uint32(c)) }
-func (f FaultID) String() string    { return enumString("fault", faultNames, uint32(f)) }
+func (d Distribution) String() string {
+	return enumString("distribution", distributionNames, uint32(d))
+}
+func (f FaultID) String() string { return enumString("fault", faultNames, uint32(f)) }
 
 // ParseModel is the reverse of Model.String.
 func ParseModel(s string) (Model, error) {
@@ -107,6 +122,12 @@ func ParseCompletion(s string) (Completion, error) {
 	return Completion(v), err
 }
 
+// ParseDistribution is the reverse of Distribution.String.
+func ParseDistribution(s string) (Distribution, error) {
+	v, err := enumParse("distribution", distributionNames, s)
+	return Distribution(v), err
+}
+
 // ParseFault is the reverse of FaultID.String, for the faults that can be armed.
 func ParseFault(s string) (FaultID, error) {
 	v, err := enumParse("fault", faultNames[1:], s)
@@ -117,10 +138,11 @@ func ParseFault(s string) (FaultID, error) {
 }
 
 // MarshalText makes JSON carry names.
-func (m Model) MarshalText() ([]byte, error)      { return []byte(m.String()), nil }
-func (f Family) MarshalText() ([]byte, error)     { return []byte(f.String()), nil }
-func (c Completion) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
-func (f FaultID) MarshalText() ([]byte, error)    { return []byte(f.String()), nil }
+func (m Model) MarshalText() ([]byte, error)        { return []byte(m.String()), nil }
+func (f Family) MarshalText() ([]byte, error)       { return []byte(f.String()), nil }
+func (c Completion) MarshalText() ([]byte, error)   { return []byte(c.String()), nil }
+func (d Distribution) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (f FaultID) MarshalText() ([]byte, error)      { return []byte(f.String()), nil }
 
 // Features are the bits of Info.Features.
 type Features uint64
@@ -152,10 +174,17 @@ const (
 	ConfigMaxRequest      ConfigFields = 1 << 6
 	ConfigMaxInFlightFile ConfigFields = 1 << 7
 	ConfigMaxInFlight     ConfigFields = 1 << 8
+	ConfigBandwidth       ConfigFields = 1 << 9
+	ConfigJitter          ConfigFields = 1 << 10
+	ConfigReposition      ConfigFields = 1 << 11
+	ConfigSeed            ConfigFields = 1 << 12
+	ConfigDistribution    ConfigFields = 1 << 13
+	ConfigQueueDepth      ConfigFields = 1 << 14
 )
 
 var configFieldNames = []string{"model", "family", "completion", "latency_ns", "capacity", "store_limit",
-	"max_request", "max_in_flight_file", "max_in_flight"}
+	"max_request", "max_in_flight_file", "max_in_flight", "bandwidth", "jitter_ns", "reposition_ns", "seed", "distribution",
+	"queue_depth"}
 
 // bitNames names each set bit; a bit without a name is shown as bitN, so that
 // what a newer driver offers isn't hidden.

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The configuration, and the gate in front of the device.
- *
- * Settings are replaced as a whole under RCU; a request copies what it needs
- * when it enters. Entering and leaving are per-CPU counts, so the only cost on
- * the hot path is an increment each. The one change that may not happen under
- * a request, taking store pages away, closes the gate: new settings with
- * `closed` are published, and after synchronize_rcu() nobody can enter any
- * more, so that "all who entered have left" is a stable truth.
+ * The configuration. Settings are replaced as a whole under RCU; a request copies
+ * what it needs when it enters.
  */
 #include <linux/mm.h>
 #include <linux/sizes.h>
@@ -15,12 +9,16 @@
 
 #include "dio.h"
 
+#define DIO_CONFIG_TIMING	(DIO_CONFIG_BANDWIDTH | DIO_CONFIG_JITTER |	\
+				 DIO_CONFIG_REPOSITION | DIO_CONFIG_SEED |	\
+				 DIO_CONFIG_DISTRIBUTION | DIO_CONFIG_QUEUE_DEPTH)
+
 #define DIO_CONFIG_ALL	(DIO_CONFIG_MODEL | DIO_CONFIG_FAMILY |		\
 			 DIO_CONFIG_COMPLETION | DIO_CONFIG_LATENCY |	\
 			 DIO_CONFIG_CAPACITY | DIO_CONFIG_STORE_LIMIT |	\
 			 DIO_CONFIG_MAX_REQUEST |			\
 			 DIO_CONFIG_MAX_IN_FLIGHT_FILE |		\
-			 DIO_CONFIG_MAX_IN_FLIGHT)
+			 DIO_CONFIG_MAX_IN_FLIGHT | DIO_CONFIG_TIMING)
 
 int dio_settings_init(struct dio_dev *dev)
 {
@@ -38,55 +36,14 @@ int dio_settings_init(struct dio_dev *dev)
 	s->params.max_request = SZ_64M;
 	s->params.max_in_flight_file = 65536;
 	s->params.max_in_flight = 131072;
+	s->timing.bandwidth = 100 * 1000 * 1000;
+	s->timing.reposition_ns = 50 * NSEC_PER_MSEC;
+	s->timing.queue_depth = 32;
 	s->store_limit = min_t(u64, s->params.capacity, PAGE_ALIGN(memory / 4));
 
 	WRITE_ONCE(dev->store.limit, s->store_limit >> PAGE_SHIFT);
 	rcu_assign_pointer(dev->settings, s);
 	return 0;
-}
-
-/*
- * Begins a request: fills @params and counts it in, until dio_leave(). Waits
- * only while a change of configuration has the gate closed.
- */
-int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
-{
-	const struct dio_settings *s;
-
-	for (;;) {
-		rcu_read_lock();
-		s = rcu_dereference(dev->settings);
-		if (likely(!s->closed)) {
-			dio_count(dev, entered);
-			*params = s->params;
-			rcu_read_unlock();
-			return 0;
-		}
-		rcu_read_unlock();
-
-		if (nowait)
-			return -EAGAIN;
-		if (mutex_lock_killable(&dev->config_lock))
-			return -EINTR;
-		mutex_unlock(&dev->config_lock);
-	}
-}
-
-/* Whether all who entered have left. Exact while the gate is closed. */
-static bool dio_all_left(struct dio_dev *dev)
-{
-	u64 entered = 0, left = 0;
-	int cpu;
-
-	lockdep_assert_held(&dev->config_lock);
-
-	for_each_possible_cpu(cpu) {
-		const struct dio_counters *c = per_cpu_ptr(dev->counters, cpu);
-
-		left += READ_ONCE(c->left);
-		entered += READ_ONCE(c->entered);
-	}
-	return entered == left;
 }
 
 u64 dio_capacity(struct dio_dev *dev)
@@ -116,6 +73,12 @@ void dio_get_config(struct dio_dev *dev, struct dio_config *config)
 		.max_request = s->params.max_request,
 		.max_in_flight_file = s->params.max_in_flight_file,
 		.max_in_flight = s->params.max_in_flight,
+		.bandwidth = s->timing.bandwidth,
+		.jitter_ns = s->timing.jitter_ns,
+		.reposition_ns = s->timing.reposition_ns,
+		.seed = s->timing.seed,
+		.distribution = s->timing.distribution,
+		.queue_depth = s->timing.queue_depth,
 	};
 	rcu_read_unlock();
 }
@@ -130,6 +93,39 @@ static bool dio_bad_limit(u32 requests)
 	return requests < 1 || requests > DIO_IN_FLIGHT_MAX;
 }
 
+static int dio_apply_timing(struct dio_timing *t, const struct dio_config *c)
+{
+	if (c->fields & DIO_CONFIG_BANDWIDTH) {
+		if (c->bandwidth && (c->bandwidth < DIO_BANDWIDTH_MIN ||
+				     c->bandwidth > DIO_BANDWIDTH_MAX))
+			return -EINVAL;
+		t->bandwidth = c->bandwidth;
+	}
+	if (c->fields & DIO_CONFIG_JITTER) {
+		if (c->jitter_ns > DIO_LATENCY_MAX_NS)
+			return -EINVAL;
+		t->jitter_ns = c->jitter_ns;
+	}
+	if (c->fields & DIO_CONFIG_REPOSITION) {
+		if (c->reposition_ns > DIO_LATENCY_MAX_NS)
+			return -EINVAL;
+		t->reposition_ns = c->reposition_ns;
+	}
+	if (c->fields & DIO_CONFIG_SEED)
+		t->seed = c->seed;
+	if (c->fields & DIO_CONFIG_DISTRIBUTION) {
+		if (c->distribution > DIO_DISTRIBUTION_EXPONENTIAL)
+			return -EINVAL;
+		t->distribution = c->distribution;
+	}
+	if (c->fields & DIO_CONFIG_QUEUE_DEPTH) {
+		if (c->queue_depth < 1 || c->queue_depth > DIO_QUEUE_DEPTH_MAX)
+			return -EINVAL;
+		t->queue_depth = c->queue_depth;
+	}
+	return 0;
+}
+
 /* Puts the fields of @c that are set over @s. */
 static int dio_apply(struct dio_settings *s, const struct dio_config *c)
 {
@@ -139,7 +135,7 @@ static int dio_apply(struct dio_settings *s, const struct dio_config *c)
 		return -EINVAL;
 
 	if (c->fields & DIO_CONFIG_MODEL) {
-		if (c->model > DIO_MODEL_NULL)
+		if (c->model > DIO_MODEL_TAPE)
 			return -EINVAL;
 		p->model = c->model;
 	}
@@ -185,48 +181,15 @@ static int dio_apply(struct dio_settings *s, const struct dio_config *c)
 	}
 
 	/* Served by the caller at once: there is nobody to wait for. */
-	if (p->completion == DIO_COMPLETION_INLINE && p->latency_ns)
+	if (p->completion == DIO_COMPLETION_INLINE && dio_takes_time(p))
 		return -EINVAL;
-	return 0;
+	return dio_apply_timing(&s->timing, c);
 }
 
 static struct dio_settings *dio_locked_settings(struct dio_dev *dev)
 {
 	return rcu_dereference_protected(dev->settings,
 					 lockdep_is_held(&dev->config_lock));
-}
-
-/*
- * Puts @new in force, which has a smaller capacity: takes the store pages past
- * it away, from an idle device only.
- */
-static int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
-		      struct dio_settings *new)
-{
-	struct dio_settings *shut;
-	int ret = 0;
-
-	lockdep_assert_held(&dev->config_lock);
-
-	shut = kmemdup(old, sizeof(*old), GFP_KERNEL);
-	if (!shut)
-		return -ENOMEM;
-	shut->closed = true;
-
-	rcu_assign_pointer(dev->settings, shut);
-	/* Who saw the gate open is counted in after this. */
-	synchronize_rcu();
-	if (!dio_all_left(dev) || atomic_read(&dev->mappings)) {
-		ret = -EBUSY;
-		new = old;
-	} else {
-		/* Leaving is no barrier: what the last ones did is done now. */
-		synchronize_rcu();
-		dio_store_truncate(&dev->store, new->params.capacity);
-	}
-	rcu_assign_pointer(dev->settings, new);
-	kfree_rcu(shut, rcu);
-	return ret;
 }
 
 int dio_set_config(struct dio_dev *dev, const struct dio_config *config)
@@ -257,6 +220,8 @@ int dio_set_config(struct dio_dev *dev, const struct dio_config *config)
 		rcu_assign_pointer(dev->settings, new);
 	}
 	WRITE_ONCE(dev->store.limit, new->store_limit >> PAGE_SHIFT);
+	if (config->fields & (DIO_CONFIG_TIMING | DIO_CONFIG_MODEL))
+		dio_schedule_reset(dev, &new->timing);
 	mutex_unlock(&dev->config_lock);
 	kfree_rcu(old, rcu);
 	return 0;

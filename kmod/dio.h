@@ -42,6 +42,7 @@
  *   mmap_lock > dio_dev.config_lock
  *   dio_file.splice_lock
  *   dio_dev.fsync_lock
+ *   dio_dev.config_lock > dio_dev.schedule.lock
  *   aio's ctx_lock > hrtimer's and workqueue's own locks (io_cancel)
  *   dio_dev.faults.arm_lock > the static key's locks
  *   dio_dev.faults.lock: innermost, taken with interrupts off
@@ -90,11 +91,32 @@ struct dio_params {
 	u8 completion;		/* enum dio_completion */
 };
 
+/* What disk and tape need; in force when the request is submitted. */
+struct dio_timing {
+	u64 bandwidth;
+	u64 jitter_ns;
+	u64 reposition_ns;
+	u64 seed;
+	u32 distribution;	/* enum dio_distribution */
+	u32 queue_depth;
+};
+
 struct dio_settings {
 	struct rcu_head rcu;
 	bool closed;		/* nobody may begin: config_lock's holder wants the device idle */
 	u64 store_limit;
 	struct dio_params params;
+	struct dio_timing timing;
+};
+
+/* The modelled device's time: ktime_get_ns() at which it will be free. */
+struct dio_schedule {
+	spinlock_t lock;	/* all below; task context only */
+	u64 busy_until;		/* disk: the link; tape: the head */
+	u64 head;		/* tape: position */
+	u64 random;
+	bool started;		/* tape: it was moved since it was rewound */
+	u64 slots[DIO_QUEUE_DEPTH_MAX];	/* disk: when each ends; a heap, earliest first */
 };
 
 struct dio_store {
@@ -122,6 +144,9 @@ struct dio_counters {
 	u64 cancelled;
 	u64 failed;
 	u64 faults_committed;
+	u64 depth_waits;
+	u64 stalls;
+	u64 seeks;
 	/* Requests whose time has come, for this CPU's work item. */
 	struct llist_head due ____cacheline_aligned_in_smp;
 	struct work_struct work;
@@ -155,6 +180,7 @@ struct dio_dev {
 	struct dio_counters __percpu *counters;
 	struct workqueue_struct *wq;
 	struct dio_store store;
+	struct dio_schedule schedule;
 	atomic_t mappings;		/* vmas of the store */
 
 	/* Requests that wait, by the parity of the fsync that will wait for them. */
@@ -264,12 +290,16 @@ static inline u64 dio_next_req(struct dio_dev *dev)
 	return this_cpu_add_return(dev->counters->next_req, nr_cpu_ids);
 }
 
-/* config.c: the configuration, and the gate in front of the device */
+/* config.c: the configuration */
 int dio_settings_init(struct dio_dev *dev);
-int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
 void dio_get_config(struct dio_dev *dev, struct dio_config *config);
 int dio_set_config(struct dio_dev *dev, const struct dio_config *config);
 u64 dio_capacity(struct dio_dev *dev);
+
+/* gate.c: who is in, and keeping others out */
+int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
+int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
+	       struct dio_settings *new);
 
 static inline void dio_leave(struct dio_dev *dev)
 {
@@ -298,6 +328,22 @@ int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
 		enum dio_family family, bool nowait);
 void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
+/* schedule.c: when the device is done */
+static inline bool dio_timed(const struct dio_params *params)
+{
+	return params->model == DIO_MODEL_DISK || params->model == DIO_MODEL_TAPE;
+}
+
+/* Whether the device takes time at all. */
+static inline bool dio_takes_time(const struct dio_params *params)
+{
+	return params->latency_ns || dio_timed(params);
+}
+
+u64 dio_schedule(struct dio_dev *dev, const struct dio_params *params, loff_t pos,
+		 u32 bytes);
+void dio_schedule_reset(struct dio_dev *dev, const struct dio_timing *timing);
+
 /* model.c: what the device does with the bytes */
 ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp);
 ssize_t dio_model_copy(struct dio_call *call);
@@ -322,7 +368,7 @@ int dio_poll(struct kiocb *iocb);
 int dio_flight_begin(struct dio_file *file, const struct dio_params *params);
 void dio_flight_end(struct dio_file *file, unsigned int epoch);
 unsigned int dio_flight_count(struct dio_dev *dev);
-int dio_flight_nap(struct dio_file *file, const struct dio_params *params);
+int dio_flight_nap(const struct dio_call *call);
 int dio_fsync(struct file *file, loff_t start, loff_t end, int datasync);
 
 /* mmap.c */

@@ -190,7 +190,8 @@ int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault)
 		.every = s.every,
 		.count = s.left,
 		.hold_ms = s.hold_ms,
-		.armed = s.armed,
+		/* One that is used up won't be committed any more. */
+		.armed = s.armed && (!s.limited || s.left),
 		.occasions = s.occasions,
 		.committed = s.committed,
 	};

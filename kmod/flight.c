@@ -54,15 +54,19 @@ unsigned int dio_flight_count(struct dio_dev *dev)
 	return atomic_read(&dev->in_flight[0]) + atomic_read(&dev->in_flight[1]);
 }
 
-/* The latency of the copying path: slept through by the caller, killable. */
-int dio_flight_nap(struct dio_file *file, const struct dio_params *params)
+/* The time that the copying path takes: slept through by the caller, killable. */
+int dio_flight_nap(const struct dio_call *call)
 {
-	ktime_t until = ktime_add_ns(ktime_get(), params->latency_ns);
+	struct dio_file *file = call->file;
 	int epoch, ret = 0;
+	ktime_t until;
 
-	epoch = dio_flight_begin(file, params);
+	epoch = dio_flight_begin(file, &call->params);
 	if (epoch < 0)
 		return epoch;
+
+	until = ns_to_ktime(dio_schedule(file->dev, &call->params, call->pos,
+					 iov_iter_count(call->iter)));
 
 	for (;;) {
 		set_current_state(TASK_KILLABLE);

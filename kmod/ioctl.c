@@ -148,8 +148,8 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 	int ret;
 
 	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
-	BUILD_BUG_ON(sizeof(struct dio_config) != 72);
-	BUILD_BUG_ON(sizeof(struct dio_stats) != 160);
+	BUILD_BUG_ON(sizeof(struct dio_config) != 112);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 192);
 	BUILD_BUG_ON(sizeof(struct dio_transfer) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_fault) != 48);
 	BUILD_BUG_ON(sizeof(struct dio_drain) != 24);

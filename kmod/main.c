@@ -48,6 +48,7 @@ static struct dio_dev *dio_dev_create(void)
 	mutex_init(&dev->fsync_lock);
 	init_waitqueue_head(&dev->idle);
 	dio_store_init(&dev->store);
+	spin_lock_init(&dev->schedule.lock);
 	dio_faults_init(dev);
 
 	ret = dio_counters_init(dev);

@@ -3,6 +3,7 @@
  * The device models: what happens to the bytes of a request.
  *
  *   ram   moves them between the pages and the store.
+ *   disk, tape  do the same, and take their time: schedule.c.
  *   null  takes them all and moves none. For its reads the caller's pages count
  *         as written, as they would for a device that the CPU can't watch.
  */

@@ -202,9 +202,11 @@ static int dio_request_cancel(struct kiocb *iocb)
 }
 
 static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
-			      u64 latency_ns)
+			      const struct dio_params *params)
 {
-	ktime_t at = ktime_add_ns(ktime_get(), latency_ns);
+	ktime_t at = ns_to_ktime(dio_schedule(dev, params, req->io.pos, req->io.goal));
+
+	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));
 
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_SOFT);
@@ -220,7 +222,7 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 	/* From here on the request may be gone at any time. */
 	if (req->io.kind == DIO_KIND_POLLED)
 		return;
-	if (latency_ns || req->by_timer)
+	if (dio_takes_time(params) || req->by_timer)
 		hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
 	else
 		dio_request_due(dev, req);
@@ -269,7 +271,7 @@ static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
 	if (ret)
 		goto fail;
 
-	if (io->write && io->model == DIO_MODEL_RAM) {
+	if (io->write && io->model != DIO_MODEL_NULL) {
 		ret = dio_store_reserve(&dev->store, io->pos, io->bytes,
 					dio_store_gfp(call->nowait), &io->goal);
 		if (ret) {
@@ -326,8 +328,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 	atomic_set(&req->state, DIO_STATE_QUEUED);
 	refcount_set(&req->refs, sync ? 2 : 1);
 
-	trace_dio_queue(req, call->params.latency_ns, dio_flight_count(dev));
-	dio_request_queue(dev, req, call->params.latency_ns);
+	dio_request_queue(dev, req, &call->params);
 	if (!sync)
 		return -EIOCBQUEUED;
 

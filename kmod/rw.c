@@ -41,7 +41,7 @@ static bool dio_must_queue(const struct dio_call *call)
 	case DIO_COMPLETION_TIMER:
 		return true;
 	default:
-		return call->params.latency_ns || call->kind == DIO_KIND_POLLED;
+		return dio_takes_time(&call->params) || call->kind == DIO_KIND_POLLED;
 	}
 }
 
@@ -89,11 +89,11 @@ static ssize_t dio_copy(struct dio_call *call)
 	ssize_t ret = 0;
 
 	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
-	if (call->params.latency_ns) {
+	if (dio_takes_time(&call->params)) {
 		if (call->nowait)
 			ret = -EAGAIN;
 		else
-			ret = dio_flight_nap(call->file, &call->params);
+			ret = dio_flight_nap(call);
 	}
 	if (!ret)
 		ret = dio_model_copy(call);

@@ -26,6 +26,9 @@ static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
 		sum->completed += READ_ONCE(c->completed);
 		sum->cancelled += READ_ONCE(c->cancelled);
 		sum->failed += READ_ONCE(c->failed);
+		sum->depth_waits += READ_ONCE(c->depth_waits);
+		sum->stalls += READ_ONCE(c->stalls);
+		sum->seeks += READ_ONCE(c->seeks);
 		sum->faults_committed += READ_ONCE(c->faults_committed);
 	}
 }
@@ -54,9 +57,13 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 		.completed = sum.completed - base->completed,
 		.cancelled = sum.cancelled - base->cancelled,
 		.failed = sum.failed - base->failed,
+		.depth_waits = sum.depth_waits - base->depth_waits,
+		.stalls = sum.stalls - base->stalls,
+		.seeks = sum.seeks - base->seeks,
 		.faults_committed = sum.faults_committed - base->faults_committed,
 		.in_flight = dio_flight_count(dev),
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),
+		.head = READ_ONCE(dev->schedule.head),
 		.store_pages = atomic_long_read(&dev->store.count),
 	};
 	dio_quarantine_count(dev, &stats->quarantined_pages,

@@ -5,7 +5,7 @@
  *
  *   submit  taken in; nothing is held yet
  *   pin     the caller's pages are held
- *   queue   it waits for its latency
+ *   queue   it waits until due_ns, by the monotonic clock
  *   map     a caller's page is mapped (get family), or how many were
  *   move    bytes went between the pages and the store
  *   dirty   pages that the device wrote are about to be marked dirty
@@ -139,11 +139,11 @@ DEFINE_EVENT(dio_step, dio_release,
 );
 
 TRACE_EVENT(dio_queue,
-	TP_PROTO(const struct dio_request *req, u64 latency_ns, u32 in_flight),
-	TP_ARGS(req, latency_ns, in_flight),
+	TP_PROTO(const struct dio_request *req, u64 due_ns, u32 in_flight),
+	TP_ARGS(req, due_ns, in_flight),
 	TP_STRUCT__entry(
 		__field(u64, req)
-		__field(u64, latency_ns)
+		__field(u64, due_ns)
 		__field(u32, bytes)
 		__field(u32, in_flight)
 		__field(u8, kind)
@@ -151,16 +151,16 @@ TRACE_EVENT(dio_queue,
 	),
 	TP_fast_assign(
 		__entry->req = req->io.req;
-		__entry->latency_ns = latency_ns;
+		__entry->due_ns = due_ns;
 		__entry->bytes = req->io.goal;
 		__entry->in_flight = in_flight;
 		__entry->kind = req->io.kind;
 		__entry->write = req->io.write;
 	),
-	TP_printk("req=%llu %s %s bytes=%u latency_ns=%llu in_flight=%u",
+	TP_printk("req=%llu %s %s bytes=%u due_ns=%llu in_flight=%u",
 		  __entry->req, dio_show_kind(__entry->kind),
 		  dio_show_dir(__entry->write), __entry->bytes,
-		  __entry->latency_ns, __entry->in_flight)
+		  __entry->due_ns, __entry->in_flight)
 );
 
 DECLARE_EVENT_CLASS(dio_end,

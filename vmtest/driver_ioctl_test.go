@@ -91,12 +91,12 @@ func TestDriverIoctlStructs(t *testing.T) {
 	d := openDevice(t)
 	fd := d.FD()
 	sizes := map[string]struct {
-		nr   uint32
-		size int
+		nr        uint32
+		size, min int // today's, and the first version's
 	}{
-		"info": {nrInfo, 56}, "get config": {nrGetConfig, 72}, "set config": {nrSetConfig, 72}, "stats": {nrStats, 160},
-		"transfer": {nrTransfer, 40}, "fault get": {nrFaultGet, 48}, "fault arm": {nrFaultArm, 48},
-		"fault clear": {nrFaultClear, 48}, "drain": {nrDrain, 24},
+		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 192, 160},
+		"transfer": {nrTransfer, 40, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
+		"fault clear": {nrFaultClear, 48, 48}, "drain": {nrDrain, 24, 24},
 	}
 	page := os.Getpagesize()
 	for name, c := range sizes {
@@ -107,7 +107,7 @@ func TestDriverIoctlStructs(t *testing.T) {
 					t.Errorf("%s: %v, want %v", what, err, want)
 				}
 			}
-			check("too short", rawIoctl(fd, c.nr, sized(c.size-4)), unix.EINVAL)
+			check("too short", rawIoctl(fd, c.nr, sized(c.min-4)), unix.EINVAL)
 			check("size 0", rawIoctl(fd, c.nr, make([]byte, c.size)), unix.EINVAL)
 			check("size unlike the command's", rawIoctl(fd, c.nr, poke(sized(c.size), 0, uint32(c.size+8))), unix.EINVAL)
 			check("larger than a page", rawIoctl(fd, c.nr, sized(page+8)), unix.E2BIG)
@@ -137,6 +137,12 @@ func TestDriverIoctlStructs(t *testing.T) {
 			t.Errorf("command %#x: %v, want ENOTTY", nr, err)
 		}
 	}
+	// An older caller: its shorter struct is served, and not a byte past it.
+	older := append(sized(72), bytes.Repeat([]byte{0xA5}, 40)...)
+	if err := rawIoctl(fd, nrGetConfig, older[:72]); err != nil || !bytes.Equal(older[72:], bytes.Repeat([]byte{0xA5}, 40)) ||
+		binary.LittleEndian.Uint64(older[8:])&1 == 0 {
+		t.Errorf("an older struct: %v, % x", err, older)
+	}
 	// A newer caller: what this driver doesn't know comes back zero, the rest is served.
 	newer := sized(56 + 64)
 	if err := rawIoctl(fd, nrInfo, newer); err != nil || binary.LittleEndian.Uint32(newer[4:]) != 1 ||
@@ -154,22 +160,32 @@ func TestDriverIoctlValues(t *testing.T) {
 	}
 	page := uint64(os.Getpagesize())
 	for name, change := range map[string]func(*ioctlapi.Config){
-		"flags":                  func(c *ioctlapi.Config) { c.Flags = 1 },
-		"reserved":               func(c *ioctlapi.Config) { c.Reserved = 1 },
-		"unknown field":          func(c *ioctlapi.Config) { c.Fields |= 1 << 63 },
-		"model":                  func(c *ioctlapi.Config) { c.Model = 2 },
-		"family":                 func(c *ioctlapi.Config) { c.Family = 2 },
-		"completion":             func(c *ioctlapi.Config) { c.Completion = 4 },
-		"latency":                func(c *ioctlapi.Config) { c.LatencyNS = 60_000_000_001 },
-		"latency inline":         func(c *ioctlapi.Config) { c.LatencyNS, c.Completion = 1, ioctlapi.CompletionInline },
-		"capacity 0":             func(c *ioctlapi.Config) { c.Capacity = 0 },
-		"capacity no page":       func(c *ioctlapi.Config) { c.Capacity = page + 512 },
-		"capacity huge":          func(c *ioctlapi.Config) { c.Capacity = 1<<40 + page },
-		"store limit 0":          func(c *ioctlapi.Config) { c.StoreLimit = 0 },
-		"store limit no page":    func(c *ioctlapi.Config) { c.StoreLimit = 1<<64 - 1 },
-		"request 0":              func(c *ioctlapi.Config) { c.MaxRequest = 0 },
-		"request huge":           func(c *ioctlapi.Config) { c.MaxRequest = 1<<30 + page },
-		"request no page":        func(c *ioctlapi.Config) { c.MaxRequest = page - 1 },
+		"flags":               func(c *ioctlapi.Config) { c.Flags = 1 },
+		"reserved":            func(c *ioctlapi.Config) { c.Reserved = 1 },
+		"unknown field":       func(c *ioctlapi.Config) { c.Fields |= 1 << 63 },
+		"model":               func(c *ioctlapi.Config) { c.Model = 4 },
+		"family":              func(c *ioctlapi.Config) { c.Family = 2 },
+		"completion":          func(c *ioctlapi.Config) { c.Completion = 4 },
+		"latency":             func(c *ioctlapi.Config) { c.LatencyNS = 60_000_000_001 },
+		"latency inline":      func(c *ioctlapi.Config) { c.LatencyNS, c.Completion = 1, ioctlapi.CompletionInline },
+		"capacity 0":          func(c *ioctlapi.Config) { c.Capacity = 0 },
+		"capacity no page":    func(c *ioctlapi.Config) { c.Capacity = page + 512 },
+		"capacity huge":       func(c *ioctlapi.Config) { c.Capacity = 1<<40 + page },
+		"store limit 0":       func(c *ioctlapi.Config) { c.StoreLimit = 0 },
+		"store limit no page": func(c *ioctlapi.Config) { c.StoreLimit = 1<<64 - 1 },
+		"request 0":           func(c *ioctlapi.Config) { c.MaxRequest = 0 },
+		"request huge":        func(c *ioctlapi.Config) { c.MaxRequest = 1<<30 + page },
+		"request no page":     func(c *ioctlapi.Config) { c.MaxRequest = page - 1 },
+		"disk inline": func(c *ioctlapi.Config) {
+			c.Model, c.Completion = ioctlapi.ModelDisk, ioctlapi.CompletionInline
+		},
+		"bandwidth low":          func(c *ioctlapi.Config) { c.Bandwidth = 1<<16 - 1 },
+		"bandwidth high":         func(c *ioctlapi.Config) { c.Bandwidth = 1<<50 + 1 },
+		"jitter":                 func(c *ioctlapi.Config) { c.JitterNS = 60_000_000_001 },
+		"reposition":             func(c *ioctlapi.Config) { c.RepositionNS = 60_000_000_001 },
+		"distribution":           func(c *ioctlapi.Config) { c.Distribution = 2 },
+		"queue depth 0":          func(c *ioctlapi.Config) { c.QueueDepth = 0 },
+		"queue depth huge":       func(c *ioctlapi.Config) { c.QueueDepth = 1025 },
 		"in flight 0":            func(c *ioctlapi.Config) { c.MaxInFlight = 0 },
 		"in flight huge":         func(c *ioctlapi.Config) { c.MaxInFlight = 1<<20 + 1 },
 		"in flight of file 0":    func(c *ioctlapi.Config) { c.MaxInFlightFile = 0 },

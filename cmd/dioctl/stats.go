@@ -55,13 +55,17 @@ type statsCounters struct {
 	QuarantinedPages    uint64 `json:"quarantined_pages"`
 	QuarantinedRequests uint64 `json:"quarantined_requests"`
 	FaultsCommitted     uint64 `json:"faults_committed"`
+	DepthWaits          uint64 `json:"depth_waits"`
+	Stalls              uint64 `json:"stalls"`
+	Seeks               uint64 `json:"seeks"`
+	Head                uint64 `json:"head"`
 }
 
 func newStatsView(path string, s ioctlapi.Stats) statsView {
 	return statsView{"dio.stats/1", path, statsCounters{
 		s.Reads, s.Writes, s.BytesRead, s.BytesWritten, s.BytesCopied, s.PagesPinned, s.PagesReleased, s.PagesDirtied,
 		s.Submitted, s.Queued, s.Completed, s.Cancelled, s.Failed, s.InFlight, s.InFlightPeak, s.StorePages,
-		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted}}
+		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head}}
 }
 
 func (v *statsView) text(w io.Writer) {
@@ -74,6 +78,8 @@ func (v *statsView) text(w io.Writer) {
 		fmt.Sprintf("async\t%d submitted, %d completed, %d cancelled", v.Submitted, v.Completed, v.Cancelled),
 		fmt.Sprintf("queue\t%d had to wait; in flight now %d, at most %d", v.Queued, v.InFlight, v.InFlightPeak),
 		fmt.Sprintf("store\t%d pages", v.StorePages),
+		fmt.Sprintf("disk\t%d found its queue full", v.DepthWaits),
+		fmt.Sprintf("tape\t%d stalls, %d seeks; the head is at %d", v.Stalls, v.Seeks, v.Head),
 		fmt.Sprintf("faults\t%d committed; put aside now: %d pages, %d requests", v.FaultsCommitted, v.QuarantinedPages, v.QuarantinedRequests),
 	)
 }

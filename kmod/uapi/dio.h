@@ -26,13 +26,34 @@
  * request is short; when none, EFAULT. Without O_DIRECT bytes are copied and
  * nothing has to be aligned.
  *
- * A direct request with a latency to serve is queued. A synchronous caller
+ * A direct request with a latency to serve, or of a disk or tape, is queued. A synchronous caller
  * sleeps until it is done and may be killed (EINTR; the pages are given back
  * first); an asynchronous one (native AIO, io_uring) gets its completion later,
  * and may be cancelled by io_cancel(2): ECANCELED. A polled one (an io_uring set
  * up with IOPOLL) is finished by its poller, and always queued unless the
  * completion is inline. Without O_DIRECT the latency is slept through in the
  * call: io_submit(2) waits, io_uring uses a thread.
+ *
+ * Time
+ * ----
+ * ram and null are done with a request `latency_ns` after its submission. disk and
+ * tape keep bytes as ram does, and are done when such a device would be:
+ *
+ *   disk    works on `queue_depth` requests at a time; further ones wait their
+ *           turn, first come, first served. Once worked on, a request takes
+ *           `latency_ns`, a random part (`jitter_ns`, `distribution`) and the time
+ *           of its bytes at `bandwidth`, which all requests share.
+ *   tape    works on one request at a time, at `bandwidth`, and tells it
+ *           `latency_ns` later. A request that comes after the last one has ended
+ *           finds that the tape ran on (a stall), one that isn't where the head is
+ *           needs it elsewhere (a seek): either costs `reposition_ns` before it
+ *           begins, both together cost it once. The first request of all finds
+ *           the tape rewound, standing at 0.
+ *
+ * Their requests are always queued, or slept through without O_DIRECT. The time
+ * that was set aside for a request is used even if it's cancelled. Setting any of
+ * the fields from `bandwidth` on, or the model, begins anew: the queue is empty,
+ * the tape rewound, and what is random starts from `seed`.
  *
  * Requests past `max_in_flight` or `max_in_flight_file` that would be queued or
  * sleep fail with EAGAIN; RWF_NOWAIT fails with EAGAIN where the call would wait
@@ -136,6 +157,8 @@ enum dio_model {
 	 * having written it. Pages that splice brings are zeroed instead.
 	 */
 	DIO_MODEL_NULL = 1,
+	DIO_MODEL_DISK = 2,		/* ram, behind a queue and a link: see Time */
+	DIO_MODEL_TAPE = 3,		/* ram, passing by one head: see Time */
 };
 
 /* dio_config.family: how the caller's pages are held for O_DIRECT. */
@@ -147,10 +170,16 @@ enum dio_family {
 /* dio_config.completion: who finishes a request. */
 enum dio_completion {
 	DIO_COMPLETION_AUTO = 0,	/* inline without a latency, else worker */
-	DIO_COMPLETION_INLINE = 1,	/* the caller; needs latency_ns 0 */
+	DIO_COMPLETION_INLINE = 1,	/* the caller; needs latency_ns 0, no disk or tape */
 	DIO_COMPLETION_WORKER = 2,	/* a workqueue, after latency_ns */
 	/* the timer itself for small requests that dirty nothing, else a worker */
 	DIO_COMPLETION_TIMER = 3,
+};
+
+/* dio_config.distribution: the random part of a disk's latency. */
+enum dio_distribution {
+	DIO_DISTRIBUTION_UNIFORM = 0,		/* 0 to jitter_ns */
+	DIO_DISTRIBUTION_EXPONENTIAL = 1,	/* a long tail, jitter_ns on average */
 };
 
 /* Bits of dio_config.fields. */
@@ -163,11 +192,20 @@ enum dio_completion {
 #define DIO_CONFIG_MAX_REQUEST		(1ULL << 6)
 #define DIO_CONFIG_MAX_IN_FLIGHT_FILE	(1ULL << 7)
 #define DIO_CONFIG_MAX_IN_FLIGHT	(1ULL << 8)
+#define DIO_CONFIG_BANDWIDTH		(1ULL << 9)
+#define DIO_CONFIG_JITTER		(1ULL << 10)
+#define DIO_CONFIG_REPOSITION		(1ULL << 11)
+#define DIO_CONFIG_SEED			(1ULL << 12)
+#define DIO_CONFIG_DISTRIBUTION		(1ULL << 13)
+#define DIO_CONFIG_QUEUE_DEPTH		(1ULL << 14)
 
 #define DIO_LATENCY_MAX_NS	60000000000ULL	/* 60 s */
 #define DIO_CAPACITY_MAX	(1ULL << 40)	/* 1 TiB */
 #define DIO_REQUEST_MAX		(1ULL << 30)	/* 1 GiB */
 #define DIO_IN_FLIGHT_MAX	(1U << 20)
+#define DIO_BANDWIDTH_MIN	(1ULL << 16)	/* bytes a second */
+#define DIO_BANDWIDTH_MAX	(1ULL << 50)
+#define DIO_QUEUE_DEPTH_MAX	1024U
 
 struct dio_config {
 	__u32 size;
@@ -183,13 +221,20 @@ struct dio_config {
 	__u64 max_request;		/* one page to DIO_REQUEST_MAX, whole pages */
 	__u32 max_in_flight_file;	/* 1 to DIO_IN_FLIGHT_MAX requests of one open file */
 	__u32 max_in_flight;		/* 1 to DIO_IN_FLIGHT_MAX requests of the device */
+	/* The rest is for disk and tape, and kept for them by other models. */
+	__u64 bandwidth;		/* bytes a second, DIO_BANDWIDTH_MIN to _MAX; 0: no limit */
+	__u64 jitter_ns;		/* disk: 0 to DIO_LATENCY_MAX_NS */
+	__u64 reposition_ns;		/* tape: 0 to DIO_LATENCY_MAX_NS */
+	__u64 seed;			/* of what is random */
+	__u32 distribution;		/* disk: enum dio_distribution */
+	__u32 queue_depth;		/* disk: 1 to DIO_QUEUE_DEPTH_MAX requests at a time */
 };
 
 #define DIO_STATS_RESET		(1U << 0)
 
 /*
  * Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*`
- * are gauges. A request that waits for nothing is never in flight.
+ * and `head` are gauges. A request that waits for nothing is never in flight.
  */
 struct dio_stats {
 	__u32 size;
@@ -213,6 +258,10 @@ struct dio_stats {
 	__u64 quarantined_pages;	/* put aside by faults now */
 	__u64 quarantined_requests;
 	__u64 faults_committed;
+	__u64 depth_waits;		/* disk: requests that found its queue full */
+	__u64 stalls;			/* tape: requests that came after it had run dry */
+	__u64 seeks;			/* tape: requests that weren't where the head was */
+	__u64 head;			/* tape, now: the head's position, bytes */
 };
 
 #define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */

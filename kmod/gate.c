@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The gate in front of the device.
+ *
+ * Entering and leaving are per-CPU counts, so the only cost on the hot path is
+ * an increment each. The one change that may not happen under a request, taking
+ * store pages away, closes the gate: new settings with `closed` are published,
+ * and after synchronize_rcu() nobody can enter any more, so that "all who
+ * entered have left" is a stable truth.
+ */
+#include <linux/slab.h>
+
+#include "dio.h"
+
+/*
+ * Begins a request: fills @params and counts it in, until dio_leave(). Waits
+ * only while a change of configuration has the gate closed.
+ */
+int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
+{
+	const struct dio_settings *s;
+
+	for (;;) {
+		rcu_read_lock();
+		s = rcu_dereference(dev->settings);
+		if (likely(!s->closed)) {
+			dio_count(dev, entered);
+			*params = s->params;
+			rcu_read_unlock();
+			return 0;
+		}
+		rcu_read_unlock();
+
+		if (nowait)
+			return -EAGAIN;
+		if (mutex_lock_killable(&dev->config_lock))
+			return -EINTR;
+		mutex_unlock(&dev->config_lock);
+	}
+}
+
+/* Whether all who entered have left. Exact while the gate is closed. */
+static bool dio_all_left(struct dio_dev *dev)
+{
+	u64 entered = 0, left = 0;
+	int cpu;
+
+	lockdep_assert_held(&dev->config_lock);
+
+	for_each_possible_cpu(cpu) {
+		const struct dio_counters *c = per_cpu_ptr(dev->counters, cpu);
+
+		left += READ_ONCE(c->left);
+		entered += READ_ONCE(c->entered);
+	}
+	return entered == left;
+}
+
+/*
+ * Puts @new in force, which has a smaller capacity than @old: takes the store
+ * pages past it away, from an idle device only.
+ */
+int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
+	       struct dio_settings *new)
+{
+	struct dio_settings *shut;
+	int ret = 0;
+
+	lockdep_assert_held(&dev->config_lock);
+
+	shut = kmemdup(old, sizeof(*old), GFP_KERNEL);
+	if (!shut)
+		return -ENOMEM;
+	shut->closed = true;
+
+	rcu_assign_pointer(dev->settings, shut);
+	/* Who saw the gate open is counted in after this. */
+	synchronize_rcu();
+	if (!dio_all_left(dev) || atomic_read(&dev->mappings)) {
+		ret = -EBUSY;
+		new = old;
+	} else {
+		/* Leaving is no barrier: what the last ones did is done now. */
+		synchronize_rcu();
+		dio_store_truncate(&dev->store, new->params.capacity);
+	}
+	rcu_assign_pointer(dev->settings, new);
+	kfree_rcu(shut, rcu);
+	return ret;
+}
