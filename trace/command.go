@@ -25,6 +25,10 @@ type Run struct {
 	Duration time.Duration
 	// LostAfter is how long a queued operation may take to complete.
 	LostAfter time.Duration
+	// Symbols is where modules with debug information are, beside the usual places.
+	Symbols string
+	// Ready is called once everything is watched; nil: nothing is.
+	Ready func() error
 	// Notice gets what a person should know while it runs; nil: nobody.
 	Notice func(string)
 }
@@ -37,7 +41,7 @@ const drainLimit = 2 * time.Second
 // take seconds, comes after it. err is the auditor's own or judge's; what the
 // command returned is in its ProcessState.
 func (r *Run) Do(ctx context.Context, judge func(audit.Evidence) error) error {
-	o := Options{All: r.Command == nil && r.PID == 0}
+	o := Options{All: r.Command == nil && r.PID == 0, Symbols: r.Symbols}
 	if r.PID != 0 {
 		if Gone(r.PID) {
 			return fmt.Errorf("audit: there is no process %d", r.PID)
@@ -49,6 +53,11 @@ func (r *Run) Do(ctx context.Context, judge func(audit.Evidence) error) error {
 		return err
 	}
 	defer s.Close()
+	if r.Ready != nil {
+		if err := r.Ready(); err != nil {
+			return fmt.Errorf("audit: tell that all is watched: %w", err)
+		}
+	}
 	if err := r.wait(ctx, s); err != nil {
 		return err
 	}
@@ -84,10 +93,10 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 		case <-ended:
 			return r.drain(s)
 		case <-deadline:
-			return nil
+			return r.drain(s)
 		case <-ctx.Done():
 			if r.Command == nil {
-				return nil
+				return r.drain(s)
 			}
 			r.Command.Process.Signal(os.Interrupt)
 			ctx = context.Background()

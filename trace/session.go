@@ -32,6 +32,9 @@ type Options struct {
 	// Targets are thread groups to watch from the start. With neither All nor
 	// Targets, the children that this process starts are watched.
 	Targets []int
+	// Symbols is a .ko with debug information, or a folder of them, to look at
+	// before the usual places; "": only those.
+	Symbols string
 }
 
 // Session is a running audit. Close it; Evidence can be asked for before.
@@ -45,6 +48,7 @@ type Session struct {
 	multi    bool // one link can serve many functions
 	noLoop   bool // before 5.17: no bpf_loop, and perhaps no cookies
 	hooks    []hook
+	symbols  string // Options.Symbols
 	coverage audit.Coverage
 	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
@@ -67,7 +71,7 @@ func Start(o Options) (*Session, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("audit: raise the limit of locked memory: %w", err)
 	}
-	s := &Session{overdue: map[uint64]audit.Op{}, types: btf.NewCache()}
+	s := &Session{overdue: map[uint64]audit.Op{}, types: btf.NewCache(), symbols: o.Symbols}
 	version, err := features.LinuxVersionCode()
 	if err != nil {
 		return nil, fmt.Errorf("audit: tell the kernel's version: %w", err)

@@ -162,10 +162,14 @@ func (s *Session) symbolize(e *audit.Evidence) error {
 	if err != nil {
 		return err
 	}
+	source := newLines(s.symbols)
 	for _, st := range stacks {
 		for i := range st {
 			if st[i].Function == "" {
 				st[i] = table.frame(st[i].Offset)
+			}
+			if f := &st[i]; f.Module != "" && !generated(f.Module) && f.File == "" {
+				f.File, f.Line = source.at(f.Module, f.Function, f.Offset)
 			}
 		}
 	}

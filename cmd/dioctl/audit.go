@@ -32,7 +32,9 @@ func auditCommand() *cli.Command {
 			&cli.StringFlag{Name: "caller", Usage: "only findings with a function that matches `REGEX` in their stack"},
 			&cli.IntFlag{Name: "pid", Usage: "watch the running process `PID` and its children"},
 			&cli.DurationFlag{Name: "duration", Usage: "end after `D`, where no command is run"},
+			&cli.StringFlag{Name: "ready", Usage: "create `FILE` once everything is watched, for who waits to begin"},
 			&cli.DurationFlag{Name: "lost-after", Value: 3 * time.Second, Usage: "call a queued request lost that isn't completed after `D` (and 20 times the slowest other)"},
+			&cli.StringFlag{Name: "symbols", Usage: "look for source lines in `PATH` first: a .ko with debug information, or a folder of them"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "`FORMAT` of the verdict: text or json"},
 			&cli.StringFlag{Name: "output", Usage: "write the verdict to `FILE` instead of standard output"},
 		},
@@ -55,9 +57,20 @@ func runAudit(c *cli.Context) error {
 	if c.Duration("lost-after") <= 0 {
 		return withStatus(exitUsage, errors.New("audit: --lost-after must be more than zero"))
 	}
+	if path := c.String("symbols"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return withStatus(exitUsage, fmt.Errorf("audit: --symbols: %w", err))
+		}
+	}
 	run := trace.Run{
-		PID: c.Int("pid"), Duration: c.Duration("duration"), LostAfter: c.Duration("lost-after"),
+		PID: c.Int("pid"), Duration: c.Duration("duration"), LostAfter: c.Duration("lost-after"), Symbols: c.String("symbols"),
 		Notice: func(s string) { fmt.Fprintf(c.App.ErrWriter, "dioctl: audit: %s\n", s) },
+	}
+	if name := c.String("ready"); name != "" {
+		run.Ready = func() error { return os.WriteFile(name, nil, 0o644) }
+	}
+	if run.PID < 0 || run.Duration < 0 {
+		return withStatus(exitUsage, errors.New("audit: --pid and --duration can't be less than zero"))
 	}
 	if args := c.Args().Slice(); len(args) > 0 {
 		if run.PID != 0 || run.Duration != 0 {

@@ -28,7 +28,8 @@ var rules = []func(*Evidence) []violation{
 
 const (
 	pageSize    = 4096
-	eiocbqueued = -529 // the kernel's own: user space has no name for it
+	settleTime  = time.Second // in which an operation that ended has released its pages
+	eiocbqueued = -529        // the kernel's own: user space has no name for it
 )
 
 // pinLeak: pages still pinned, by the kernel's own count, after the
@@ -43,6 +44,8 @@ func pinLeak(e *Evidence) []violation {
 			continue // still in flight, or lost: another rule's
 		case !gone && (op.LongTerm || !op.Ended() || op.Kind == KindSyscall && !op.Bytes):
 			continue // may be held on purpose while the process lives
+		case e.End > 0 && op.Ended() && e.End-op.End < settleTime:
+			continue // its release may be on its way
 		}
 		out = append(out, violation{
 			rule: RulePinLeak, severity: SeverityError, pages: h.Pages, stack: op.PinStack, op: op,

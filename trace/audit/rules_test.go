@@ -69,6 +69,11 @@ func TestRules(t *testing.T) {
 		"pin-leak: a long-term pin outlives its process": {
 			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes, op.LongTerm = KindSyscall, false, true })}}, Gone: gone},
 			want:     []string{RulePinLeak}, pages: 4, severity: SeverityError},
+		"a request that ended as the audit did": {
+			evidence: Evidence{Held: []Held{{Pages: 1, Op: read(nil)}}, Gone: alive, End: 2*time.Second + time.Millisecond}},
+		"pin-leak: the audit went on for long enough": {
+			evidence: Evidence{Held: []Held{{Pages: 1, Op: read(nil)}}, Gone: alive, End: 4 * time.Second},
+			want:     []string{RulePinLeak}, pages: 1, severity: SeverityError},
 		"pin-leak: gotten and never put": {
 			evidence: Evidence{Gotten: []Held{{Pages: 2, Op: read(func(op *Op) { op.PinStack = stack("get_user_pages_fast", "drv:drv_take") })}}},
 			want:     []string{RulePinLeak}, pages: 2, severity: SeverityError},

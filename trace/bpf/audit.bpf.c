@@ -178,7 +178,7 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 		op_cancel(id);
 		return;
 	} else if (ret == 0 && kind == OP_URING && !bpf_core_field_exists(struct io_kiocb, cqe)) {
-		/* 0 always: kiocb_done was given the result, or it comes later. */
+		/* 0 always: kiocb_done was given the result, or a completion tells it. */
 		if (ts->done) {
 			k = bpf_map_lookup_elem(&kiocbs, &kiocb);
 			if (k && k->op == id && !k->completions) {
@@ -213,12 +213,13 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 		op->flags |= OPF_QUEUED;
 }
 
-/* Older io_uring: what the driver returned, or the number of bytes that it moved at once. */
+/* Older io_uring: the number of bytes that the driver moved at once. */
 static __always_inline void uring_done(struct pt_regs *ctx, __u64 who)
 {
 	struct task_state *ts = task_of((__u32)who);
 
-	if (!ts || !ts->submit_op || ts->submit_kiocb != ctx->di)
+	/* An error goes to ki_complete, which is seen. */
+	if (!ts || !ts->submit_op || ts->submit_kiocb != ctx->di || (__s64)ctx->si < 0)
 		return;
 	ts->done_result = (__s64)ctx->si;
 	ts->done = 1;
