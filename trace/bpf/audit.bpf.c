@@ -8,70 +8,15 @@
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
+#include "cookie.h"
 #include "dual.h"
 #include "pins.h"
+#include "request.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
 /* Keeps the type in the object's BTF, from which Go's is generated. */
 const struct event *unused_event __attribute__((unused));
-
-/* The cookie: the kind of function in bits 0-7, argument numbers above. */
-enum hook_kind {
-	HOOK_PIN = 1,
-	HOOK_AIO,
-	HOOK_URING,
-	HOOK_URING_CMD,
-	HOOK_ITER,
-	HOOK_SPLICE,
-	HOOK_DIRTY_FOLIO,
-	HOOK_DIRTY_PAGE,
-	HOOK_RELEASE_RANGE,
-	HOOK_RELEASE_FOLIO,
-	HOOK_RELEASE_FOLIOS,
-	HOOK_BIO_PAGES,
-	HOOK_URING_DONE,
-	HOOK_DUAL,	/* which: see enum dual_function */
-};
-
-enum dual_function {
-	DUAL_AIO_COMPLETE,
-	DUAL_URING_COMPLETE,
-	DUAL_URING_COMPLETE_POLL,
-	DUAL_URING_CMD_DONE,
-	DUAL_UNPIN_PAGE,
-	DUAL_UNPIN_PAGES,
-	DUAL_UNPIN_PAGES_DIRTY,
-	DUAL_UNPIN_FOLIO,
-	DUAL_BIO_RELEASE,
-};
-
-#define COOKIE_KIND(c) ((c) & 0xff)
-#define COOKIE_PAGES(c) ((c) >> 8 & 0xf)
-#define COOKIE_FLAGS(c) ((c) >> 12 & 0xf)
-#define COOKIE_DUAL(c) ((c) >> 8 & 0xf)
-#define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
-#define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
-#define COOKIE_HANDLER(c) ((c) >> 18)	/* number of the driver's function */
-
-#define EIOCBQUEUED 529
-#define EAGAIN 11
-
-/* Each is loaded for itself: the verifier refuses a computed place in ctx. */
-static __always_inline __u64 arg(struct pt_regs *ctx, __u32 i)
-{
-	__u64 values[6] = { ctx->di, ctx->si, ctx->dx, ctx->cx, ctx->r8, ctx->r9 };
-	__u64 value = values[0];
-	int k;
-
-#pragma unroll
-	for (k = 1; k < 6; k++) {
-		barrier_var(values[k]);
-		if (i == k)
-			value = values[k];
-	}
-	return value;
-}
 
 static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
 {
@@ -118,180 +63,6 @@ static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 
 	pinned(ts->pin_pages, n, id, ts->pin_flags, ts->pin_stack);
 }
 
-/* A kiocb goes to its file's read_iter, write_iter or uring_cmd. */
-static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 who)
-{
-	__u64 kiocb = ctx->di, id;
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-	struct op *op = k && !k->completions ? op_of(k->op) : 0;
-	struct task_state *ts;
-
-	if (op && op->completions == 0) {
-		id = op->id;	/* tried again */
-	} else {
-		struct kiocb_state fresh = {
-			.kind = kind, .tgid = who >> 32, .tid = (__u32)who,
-		};
-
-		if (!audited(who >> 32))
-			return;
-		id = op_begin(kind, kiocb, kind == OP_URING_CMD ? 0 : OPF_BYTES);
-		if (!id)
-			return;
-		fresh.op = id;
-		bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
-		if (bpf_map_update_elem(&kiocbs, &kiocb, &fresh, BPF_ANY)) {
-			COUNT(lost_events, 1);
-			return;
-		}
-	}
-	ts = task_make((__u32)who);
-	if (!ts)
-		return;
-	ts->op = id;
-	ts->submit_op = id;
-	ts->submit_kiocb = kiocb;
-	ts->done = 0;
-}
-
-static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64 who)
-{
-	struct task_state *ts = task_of((__u32)who);
-	__s32 ret = (__s32)ctx->ax;
-	struct kiocb_state *k;
-	struct op *op;
-	__u64 id, kiocb;
-	__s32 res = 0;
-
-	if (!ts || !ts->submit_op)
-		return;
-	id = ts->submit_op;
-	kiocb = ts->submit_kiocb;
-	ts->op = ts->submit_op = 0;
-
-	if (kind == OP_AIO) {
-		if (ret) {	/* refused before the driver saw it */
-			op_cancel(id);
-			return;
-		}
-	} else if (ret == -EAGAIN) {
-		op_cancel(id);
-		return;
-	} else if (ret == 0 && kind == OP_URING && !bpf_core_field_exists(struct io_kiocb, cqe)) {
-		/* 0 always: kiocb_done was given the result, or a completion tells it. */
-		if (ts->done) {
-			k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-			if (k && k->op == id && !k->completions) {
-				k->completions++;
-				COUNT(completed, 1);
-				COUNT(queued, 1);
-				op_end(id, ts->done_result, 0);
-			}
-			return;
-		}
-	} else if (ret != -EIOCBQUEUED) {
-		/* The driver returned a result, and io_uring posts it by itself. */
-		k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-		if (k && k->op == id) {
-			k->completions++;
-			if (k->completions == 1) {
-				res = ret;
-				if (!ret && bpf_core_field_exists(struct io_kiocb, cqe))
-					res = BPF_CORE_READ((struct io_kiocb *)kiocb, cqe.res);
-				COUNT(completed, 1);
-				COUNT(queued, 1);
-				op_end(id, res, 0);
-				return;
-			}
-			tell(EV_RETURNED_TOO, id, 0, 0, ret);
-		}
-		return;
-	}
-	COUNT(queued, 1);
-	op = op_of(id);
-	if (op)
-		op->flags |= OPF_QUEUED;
-}
-
-/* Older io_uring: the number of bytes that the driver moved at once. */
-static __always_inline void uring_done(struct pt_regs *ctx, __u64 who)
-{
-	struct task_state *ts = task_of((__u32)who);
-
-	/* An error goes to ki_complete, which is seen. */
-	if (!ts || !ts->submit_op || ts->submit_kiocb != ctx->di || (__s64)ctx->si < 0)
-		return;
-	ts->done_result = (__s64)ctx->si;
-	ts->done = 1;
-}
-
-/* A driver's own read_iter or write_iter. */
-static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
-{
-	struct kiocb *kiocb = (struct kiocb *)ctx->di;
-	struct task_state *ts = task_of((__u32)who);
-	bool known = ts && op_of(ts->op);
-	struct kiocb_state *k;
-	__u64 key = ctx->di;
-	struct op *op;
-
-	if (!known && !audited(who >> 32))
-		return;
-	if (!ts)
-		ts = task_make((__u32)who);
-	if (!ts)
-		return;
-	/* It may hand on to another function of the same shape. */
-	if (ts->iter_hook && ctx->sp < ts->iter_sp && ts->iter_sp - ctx->sp < 4096)
-		return;
-	ts->iter_hook = cookie;
-	ts->iter_sp = ctx->sp;
-	if (BPF_CORE_READ(kiocb, ki_complete)) {
-		k = bpf_map_lookup_elem(&kiocbs, &key);
-		ts->iter_kiocb = key;
-		ts->iter_op = k ? k->op : 0;
-	} else {
-		ts->iter_kiocb = 0;
-		ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
-		ts->call = ts->iter_op;
-	}
-	op = op_of(ts->iter_op);
-	if (op)
-		op->handler = COOKIE_HANDLER(cookie);
-}
-
-static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
-{
-	struct task_state *ts = task_of((__u32)who);
-	__s64 ret = (__s64)ctx->ax;
-	struct kiocb_state *k;
-	__u64 key, id;
-
-	if (!ts || ts->iter_hook != cookie)
-		return;
-	ts->iter_hook = 0;
-	id = ts->iter_op;
-	if (ts->iter_kiocb) {
-		key = ts->iter_kiocb;
-		k = bpf_map_lookup_elem(&kiocbs, &key);
-		if (ret != -EIOCBQUEUED && id && k && k->op == id && k->completions)
-			tell(EV_RETURNED_TOO, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
-		return;
-	}
-	if (ts->call == id)
-		ts->call = 0;
-	if (ret == -EIOCBQUEUED)
-		tell(EV_SYNC_QUEUED, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
-	op_end(id, ret, 0);
-}
-
-/* splice reads through a synchronous kiocb of its own. */
-static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
-{
-	if ((__s64)ctx->ax == -EIOCBQUEUED && audited(who >> 32))
-		tell(EV_SYNC_QUEUED, 0, 0, stack_of(ctx), -EIOCBQUEUED);
-}
-
 static __always_inline void dirtied(struct pt_regs *ctx, __u64 folio, __u64 who)
 {
 	struct folio_state *f = bpf_map_lookup_elem(&folios, &folio);
@@ -333,39 +104,6 @@ static __always_inline void bio_pages(struct pt_regs *ctx, __u64 who)
 	}
 	op->flags |= OPF_BIO;
 	bpf_map_update_elem(&bios, &bio, &id, BPF_ANY);
-}
-
-/* A completion was told. */
-static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res)
-{
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-	struct op *op;
-	__u64 id;
-
-	if (!k)
-		return;		/* submitted before the audit, or not in scope */
-	id = k->op;
-	__sync_fetch_and_add(&k->completions, 1);
-	if (k->completions > 1) {
-		struct event *e = event_begin(EV_COMPLETED_AGAIN);
-
-		if (!e)
-			return;
-		e->value = res;
-		e->stack = stack_of(ctx);
-		e->op.id = id;
-		e->op.kiocb = kiocb;
-		e->op.kind = k->kind;
-		e->op.tgid = k->tgid;
-		e->op.tid = k->tid;
-		e->op.completions = k->completions;
-		__builtin_memcpy(e->op.comm, k->comm, sizeof(k->comm));
-		bpf_ringbuf_submit(e, 0);
-		return;
-	}
-	COUNT(completed, 1);
-	op = op_of(id);
-	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
 }
 
 /* The bio's pages are about to be released, one unpin_user_folio after another. */

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who pins which folio. Some kernel functions name pages, some only the
+ * folio, so the account is kept by folio. Holders of one folio are told
+ * apart by, in this order: the bio that is being released, the page (large
+ * folios only), the operation that runs in this context, the folio's slots.
+ */
+#ifndef DIO_TRACE_ACCOUNT_H
+#define DIO_TRACE_ACCOUNT_H
+
+#include "op.h"
+#include "walk.h"
+
+static __always_inline void slot_add(struct folio_state *f, __u64 op)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 4; i++) {
+		if (f->holders[i] == op)
+			return;
+		if (!f->holders[i]) {
+			f->holders[i] = op;
+			return;
+		}
+	}
+	f->crowded = 1;
+}
+
+static __always_inline void slot_remove(struct folio_state *f, __u64 op)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 4; i++)
+		if (f->holders[i] == op)
+			f->holders[i] = 0;
+}
+
+__noinline int pin_run(WALK_REF ref)
+{
+	struct walk *w = walk_of(ref);
+	struct hold_key key = {};
+	struct folio_state *f;
+	__u32 n, write;
+	struct hold *h;
+
+	if (!w)
+		return 0;
+	key.folio = w->run;
+	key.op = w->op;
+	n = w->run_pages;
+	write = w->write ? n : 0;
+	f = bpf_map_lookup_elem(&folios, &key.folio);
+	if (!f) {
+		struct folio_state fresh = {};
+		__u32 pins = folio_pins(w->run);
+
+		fresh.foreign = pins > n;
+		bpf_map_update_elem(&folios, &key.folio, &fresh, BPF_NOEXIST);
+		f = bpf_map_lookup_elem(&folios, &key.folio);
+		if (!f) {
+			COUNT(lost_pages, n);
+			return 0;
+		}
+	} else if (f->live == 0) {
+		__u32 pins = folio_pins(w->run);
+
+		f->foreign = pins > n;
+		f->crowded = 0;
+		f->first_dirty = f->last_dirty = 0;
+		f->live_write = 0;
+	}
+	__sync_fetch_and_add(&f->live, n);
+	__sync_fetch_and_add(&f->live_write, write);
+
+	h = bpf_map_lookup_elem(&holds, &key);
+	if (h) {
+		__sync_fetch_and_add(&h->pages, n);
+		__sync_fetch_and_add(&h->write, write);
+	} else {
+		struct hold fresh = { .pages = n, .write = write, .since = w->now };
+
+		if (bpf_map_update_elem(&holds, &key, &fresh, BPF_ANY)) {
+			COUNT(lost_pages, n);
+			return 0;
+		}
+		slot_add(f, w->op);
+	}
+	w->pages += n;
+	return 0;
+}
+
+/* Takes up to left pages of the folio from what the operation holds. */
+__noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
+{
+	struct walk *w = walk_of(ref);
+	struct hold_key key = {};
+	struct folio_state *f;
+	__u32 n, write = 0;
+	struct hold *h;
+	struct op *op;
+
+	if (!w)
+		return 0;
+	key.folio = w->run;
+	key.op = id;
+	f = bpf_map_lookup_elem(&folios, &key.folio);
+	if (!f)
+		return 0;
+	h = bpf_map_lookup_elem(&holds, &key);
+	if (!h)
+		return 0;
+	n = h->pages;
+	if (n > left)
+		n = left;
+	if (!n)
+		return 0;
+	write = h->write;
+	if (write > n)
+		write = n;
+	if (write)
+		__sync_fetch_and_add(&f->live_write, -write);
+
+	op = op_of(id);
+	if (op) {
+		bool ended = op->completions != 0;
+
+		if (write) {
+			if (w->dirty || f->last_dirty >= h->since || folio_dirty(w->run)) {
+				__sync_fetch_and_add(&op->dirty, write);
+			} else {
+				__sync_fetch_and_add(&op->clean, write);
+				w->clean_op = id;
+			}
+		}
+		if (ended && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&
+		    !(op->flags & OPF_LONGTERM)) {
+			__u64 end = op->end_ns;
+			bool before = (f->first_dirty >= h->since && f->first_dirty <= end && f->first_dirty) ||
+				      (f->last_dirty >= h->since && f->last_dirty <= end && f->last_dirty);
+			bool after = w->dirty || f->last_dirty > end;
+
+			__sync_fetch_and_add(&op->late, n);
+			if (write && after && !before)
+				__sync_fetch_and_add(&op->late_dirty, write);
+			w->late_op = id;
+		}
+	}
+	if (h->pages == n) {
+		bpf_map_delete_elem(&holds, &key);
+		slot_remove(f, id);
+	} else {
+		__sync_fetch_and_add(&h->pages, -n);
+		if (write)
+			__sync_fetch_and_add(&h->write, -write);
+	}
+	if (op) {
+		__sync_fetch_and_add(&op->live, -n);
+		if (op->live == 0 && op->completions) {
+			if (w->done_op && w->done_op != id)
+				op_forget(w->done_op);
+			w->done_op = id;
+		}
+	}
+	return n;
+}
+
+/* What release_run tries, in this order. */
+static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i)
+{
+	switch (i) {
+	case 0:
+		return w->hint;
+	case 1:
+		return w->run_op;
+	case 2:
+		return w->op;
+	default:
+		return f->holders[(i - 3) & 3];
+	}
+}
+
+__noinline int release_run(WALK_REF ref)
+{
+	struct walk *w = walk_of(ref);
+	__u32 n, left, got, live;
+	struct folio_state *f;
+	__u64 last, folio;
+	int i;
+
+	if (!w)
+		return 0;
+	n = w->run_pages;
+	folio = w->run;		/* a map's key has to be on the stack, for 6.1 */
+	f = bpf_map_lookup_elem(&folios, &folio);
+	live = f ? f->live : 0;
+	if (live < n) {
+		__u32 excess = n - live;
+		bool proven;
+
+		if (f && live) {
+			proven = !f->foreign;
+		} else {
+			/* Its last pin was seen to go, or the kernel's own count has none. */
+			__u64 *last = bpf_map_lookup_elem(&released, &folio);
+
+			proven = f ? !f->foreign : last != 0;
+			if (last)
+				w->over_op = *last;
+			if (!proven && w->audited && folio_pins(w->run) < n)
+				proven = true;
+		}
+		if (proven)
+			w->over += excess;
+		else if (w->audited)
+			COUNT(foreign_released, excess);
+		n = live;
+	}
+	if (!f || !n)
+		return 0;
+	if (w->dirty && f->live_write == 0) {
+		w->readonly_dirty += n;
+		w->readonly_op = f->holders[0];
+	}
+	last = f->holders[0];
+	left = n;
+#pragma unroll
+	for (i = 0; i < 7; i++) {
+		__u64 id = holder(w, f, i);
+
+		if (!left)
+			break;
+		if (!id)
+			continue;
+		got = release_hold(ref, id, left);
+		if (got > left)
+			got = left;
+		left -= got;
+	}
+	if (left)
+		COUNT(unattributed, left);
+	w->pages += n;
+	__sync_fetch_and_add(&f->live, -n);
+	if (f->live == 0) {
+		f->holders[0] = f->holders[1] = f->holders[2] = f->holders[3] = 0;
+		/*
+		 * A large folio is kept: another CPU may be about to pin it
+		 * again. A single page has no second user at this moment.
+		 */
+		if (!w->run_large) {
+			if (!f->foreign)
+				bpf_map_update_elem(&released, &folio, &last, BPF_ANY);
+			bpf_map_delete_elem(&folios, &folio);
+		}
+	}
+	return 0;
+}
+
+/*
+ * A folio that was gotten: who had it last. That it is given back can't be
+ * seen (put_page is inline), only that it is freed: see on_page_free.
+ */
+__noinline int get_run(WALK_REF ref)
+{
+	__u64 who = bpf_get_current_pid_tgid(), folio;
+	struct walk *w = walk_of(ref);
+	struct got got = {};
+	struct op *op;
+
+	if (!w)
+		return 0;
+	folio = w->run;
+	op = op_of(w->op);
+	got.op = w->op;
+	got.mapping = folio_mapping(folio);
+	got.stack = w->stack;
+	got.pages = w->run_pages;
+	got.tgid = op ? op->tgid : who >> 32;
+	got.tid = op ? op->tid : (__u32)who;
+	got.kind = op ? op->kind : OP_SYSCALL;
+	bpf_get_current_comm(got.comm, sizeof(got.comm));
+	if (bpf_map_update_elem(&gets, &folio, &got, BPF_ANY))
+		COUNT(gets_untracked, w->run_pages);
+	return 0;
+}
+
+#endif
