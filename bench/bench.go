@@ -86,7 +86,7 @@ type Figures struct {
 	ContextSwitchesPerOp float64  `json:"context_switches_per_op"`
 	CacheBytesLeft       *int64   `json:"cache_bytes_left"` // null: the target isn't cached, or mincore may not tell
 	HugeBytes            int64    `json:"huge_buffer_bytes,omitempty"`
-	Spread               float64  `json:"spread,omitempty"` // (slowest - fastest) / median of the repeats
+	Spread               float64  `json:"spread,omitempty"` // how far the repeats' median lies above the best, which is this: 0.1 is 10 %
 	Repeats              int      `json:"repeats,omitempty"`
 }
 

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,8 +147,9 @@ func find(reports []Report, key string) (float64, string) {
 	return cost, why
 }
 
-// Merge makes one result of repeats of it: the one in the middle by cost, with
-// how far they lie apart. An unavailable one speaks for all.
+// Merge makes one result of repeats of it: the cheapest, for what else goes on
+// in a machine only ever adds; with how far they lie apart. An unavailable one
+// speaks for all.
 func Merge(repeats []Result) Result {
 	for _, r := range repeats {
 		if r.Figures == nil {
@@ -157,22 +159,17 @@ func Merge(repeats []Result) Result {
 	if len(repeats) == 1 {
 		return repeats[0]
 	}
-	sorted := slices.Clone(repeats)
-	slices.SortFunc(sorted, func(a, b Result) int {
-		switch x, y := a.Cost(), b.Cost(); {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return 0
-	})
-	mid := sorted[len(sorted)/2]
-	f := *mid.Figures
-	f.Repeats = len(sorted)
-	f.Spread = (sorted[len(sorted)-1].Cost() - sorted[0].Cost()) / mid.Cost()
-	mid.Figures = &f
-	return mid
+	best := slices.MinFunc(repeats, func(a, b Result) int { return cmp.Compare(a.Cost(), b.Cost()) })
+	costs := make([]float64, len(repeats))
+	for i := range repeats {
+		costs[i] = repeats[i].Cost()
+	}
+	slices.Sort(costs)
+	f := *best.Figures
+	f.Repeats = len(repeats)
+	f.Spread = (costs[len(costs)/2] - costs[0]) / costs[0]
+	best.Figures = &f
+	return best
 }
 
 // Crossover is the block size from which O_DIRECT costs no more than copying,

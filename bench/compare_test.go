@@ -60,7 +60,7 @@ ram/aio/read/1M/32 <= 10
 
 func TestMerge(t *testing.T) {
 	m := Merge([]Result{someResult("psync", "direct", 1, 30), someResult("psync", "direct", 1, 10), someResult("psync", "direct", 1, 20)})
-	if m.NSPerOp != 20 || m.Repeats != 3 || m.Spread != 1 {
+	if m.NSPerOp != 10 || m.Repeats != 3 || m.Spread != 1 {
 		t.Errorf("%+v", *m.Figures)
 	}
 	if m := Merge([]Result{someResult("psync", "direct", 1, 30)}); m.NSPerOp != 30 || m.Repeats != 0 {

@@ -186,6 +186,10 @@ type passed struct {
 	soaked  float64 // nanoseconds that nobody wanted
 }
 
+// chunkTime is how long a run of a counted pass lasts at least: it can't be
+// stopped meanwhile.
+const chunkTime = 100 * time.Millisecond
+
 // pass makes s.Ops operations, or as many as s.Duration takes, in a few runs
 // of the loop, between which it looks at ctx.
 func pass(ctx context.Context, s Spec, l loop, h *Histogram, soak *soaker) (passed, error) {
@@ -196,9 +200,9 @@ func pass(ctx context.Context, s Spec, l loop, h *Histogram, soak *soaker) (pass
 		return p, err
 	}
 	tally := l.tally()
-	chunk := int64(4 * s.Depth)
+	chunk, most := int64(4*s.Depth), s.Duration/16
 	if s.Ops > 0 {
-		chunk = max(chunk, s.Ops/4)
+		most = chunkTime
 	}
 	start := time.Now()
 	idle := soak.soaked()
@@ -219,10 +223,10 @@ func pass(ctx context.Context, s Spec, l loop, h *Histogram, soak *soaker) (pass
 			break
 		}
 		// Grow until a run is a sixteenth of it all; the last one ends in time.
+		if p.elapsed-at < most {
+			chunk *= 2
+		}
 		if s.Ops <= 0 {
-			if p.elapsed-at < s.Duration/16 {
-				chunk *= 2
-			}
 			rate := float64(p.ops) / float64(max(p.elapsed, 1))
 			chunk = max(min(chunk, int64(rate*float64(s.Duration-p.elapsed))+1), int64(s.Depth))
 		}

@@ -51,7 +51,7 @@ func benchFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "duration", Value: 500 * time.Millisecond, Usage: "`D` of the timed pass"},
 		&cli.BoolFlag{Name: "warmup", Value: true, Usage: "make one pass first, and drop it"},
 		&cli.DurationFlag{Name: "settle", Usage: "stay idle for `D` first (default: 3s under an instruction clock, else nothing)"},
-		&cli.IntFlag{Name: "repeat", Value: 1, Usage: "measure all of it `N` times in turn; the median by cost is told, with the spread"},
+		&cli.IntFlag{Name: "repeat", Value: 1, Usage: "measure all of it `N` times in turn; the cheapest is told, with how far the median lies above it"},
 		&cli.BoolFlag{Name: "huge-pages", Usage: "buffers in transparent huge pages"},
 		&cli.BoolFlag{Name: "busy", Usage: "count what workers, timers and interrupts do, too (instruction clock, one CPU)"},
 		&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`SEED` of random offsets"},
