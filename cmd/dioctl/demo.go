@@ -37,6 +37,11 @@ func demoCommand() *cli.Command {
 					"left out by arming the fault dirty-missing, which is cleared after. Not part of \"all\", for an\n" +
 					"auditor would rightly complain. In a VM: dioctl vm run --kmod zram -- dioctl demo dirty",
 				Action: func(c *cli.Context) error { return runDemo(c, demoDirty) }},
+			{Name: "faults", Usage: "every bug that the driver commits on purpose, and the audit rule that catches it", Flags: flags(),
+				Description: "Arms each fault in turn and audits a command that makes the driver commit it; then clears all and\n" +
+					"audits the same commands again, which must be clean. Not part of \"all\", which is itself run\n" +
+					"under an audit that is to be clean. Faults that were armed before are cleared at the end.",
+				Action: func(c *cli.Context) error { return runDemo(c, demoFaults) }},
 			{Name: "all", Usage: "direct and async", Flags: flags(),
 				Action: func(c *cli.Context) error { return runDemo(c, demoDirect, demoAsync) }},
 		},
@@ -61,7 +66,7 @@ type demo struct {
 
 func runDemo(c *cli.Context, tours ...func(*demo) error) (err error) {
 	if c.NArg() > 0 {
-		return usageErrorf("demo has no tour %q: one of direct, async, dirty, all", c.Args().First())
+		return usageErrorf("demo has no tour %q: one of direct, async, dirty, faults, all", c.Args().First())
 	}
 	var d demo
 	d.ctx = c.Context

@@ -24,6 +24,8 @@ type tourView struct {
 	Name  string     `json:"name"`
 	Title string     `json:"title"`
 	Steps []stepView `json:"steps"`
+	// Faults sums the tour of faults up.
+	Faults []faultProof `json:"faults,omitempty"`
 }
 
 type stepView struct {
@@ -90,6 +92,7 @@ func (v *demoView) text(w io.Writer) {
 			fmt.Fprintf(w, "\n%d. %s\n", i+1, s.Title)
 			s.text(w)
 		}
+		proofTable(w, t.Faults)
 	}
 	fmt.Fprintln(w)
 	if v.Lost > 0 {

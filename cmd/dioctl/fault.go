@@ -60,7 +60,8 @@ type faultView struct {
 }
 
 type faultStateView struct {
-	Armed     bool   `json:"armed"`
+	Armed     bool   `json:"armed"`     // false also once a count is used up
+	WasArmed  bool   `json:"was_armed"` // it isn't any more: used up, or cleared
 	Every     uint32 `json:"every"`
 	Remaining uint64 `json:"remaining"` // 0 while armed: without end
 	HoldMS    uint32 `json:"hold_ms"`
@@ -93,7 +94,7 @@ func faultList(c *cli.Context) error {
 			if err != nil {
 				return err
 			}
-			v.Faults[i].State = &faultStateView{f.Armed != 0, f.Every, f.Count, f.HoldMS, f.Occasions, f.Committed}
+			v.Faults[i].State = faultState(f)
 		}
 		return nil
 	})
@@ -118,9 +119,23 @@ func (v *faultsView) text(w io.Writer) {
 	}
 }
 
+// faultState tells what the driver says of a fault. It keeps the numbers with
+// which a fault was armed last.
+func faultState(f ioctlapi.Fault) *faultStateView {
+	armed := f.Armed != 0
+	return &faultStateView{armed, !armed && f.Every > 0, f.Every, f.Count, f.HoldMS, f.Occasions, f.Committed}
+}
+
+// armedText keeps apart what will be committed again and what won't. Of a fault
+// with nothing left only the driver knows whether it was cleared before that.
 func (s *faultStateView) armedText() string {
-	if !s.Armed {
+	switch {
+	case !s.Armed && !s.WasArmed:
 		return "no"
+	case !s.Armed && s.Remaining > 0:
+		return fmt.Sprintf("cleared, %d left", s.Remaining)
+	case !s.Armed:
+		return "no more: used up or cleared"
 	}
 	text := "yes"
 	if s.Every > 1 {
@@ -160,8 +175,7 @@ func faultArm(c *cli.Context) error {
 			return err
 		}
 		words := faultWords[id]
-		v := faultView{id.String(), id.String(), words[0], words[1],
-			&faultStateView{f.Armed != 0, f.Every, f.Count, f.HoldMS, f.Occasions, f.Committed}}
+		v := faultView{id.String(), id.String(), words[0], words[1], faultState(f)}
 		return emit(c, v, func(w io.Writer) {
 			fmt.Fprintf(w, "%s is armed (%s): at a %s, %s\n", v.Name, v.State.armedText(), v.When, v.What)
 		})
