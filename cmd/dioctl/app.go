@@ -11,15 +11,17 @@ import (
 // newApp registers the subcommands; each lives in a file of its own name.
 func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
-		Name:      "dioctl",
-		Usage:     "direct and asynchronous I/O, driven, seen and audited",
+		Name:  "dioctl",
+		Usage: "direct and asynchronous I/O, driven, seen and audited",
+		Description: "Exit status: 0 good; 1 a finding: a rule was broken, data differed, a check didn't hold; 2 the\n" +
+			"command line makes no sense; 3 this machine or kernel can't do it, or a verdict is incomplete;\n" +
+			"125 the VM failed. vm run and audit pass the status of their command on.",
 		Writer:    stdout,
 		ErrWriter: stderr,
 		// Errors are rendered once, by main.
 		ExitErrHandler:         func(*cli.Context, error) {},
 		HideVersion:            true,
 		UseShortOptionHandling: true,
-		EnableBashCompletion:   true,
 		Commands: []*cli.Command{
 			infoCommand(),
 			configCommand(),
@@ -32,6 +34,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			auditCommand(),
 			benchCommand(),
 			vmCommand(),
+			completionCommand(),
+			manCommand(),
 		},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error { return badUsage("dioctl", err) },
 	}
