@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -17,18 +18,18 @@ import (
 
 // iocb is struct iocb of linux/aio_abi.h, as little-endian machines have it.
 type iocb struct {
-	data      uint64
-	key       uint32
-	rwFlags   uint32
-	opcode    uint16
-	reqprio   int16
-	fildes    uint32
-	buf       uint64
-	nbytes    uint64
-	offset    int64
-	reserved2 uint64
-	flags     uint32
-	resfd     uint32
+	data   uint64
+	_      uint32 // key
+	_      uint32 // rwFlags
+	opcode uint16
+	_      int16 // reqprio
+	fildes uint32
+	buf    uint64
+	nbytes uint64
+	offset int64
+	_      uint64 // reserved2
+	_      uint32 // flags
+	_      uint32 // resfd
 }
 
 // ioEvent is struct io_event.
@@ -77,6 +78,8 @@ func openAIO(j *job) (loop, error) {
 }
 
 // prepare puts a slot's next operation in line.
+//
+//go:nosplit
 func (l *aioLoop) prepare(slot uint64, stamp bool) {
 	cb := &l.iocbs[slot]
 	cb.offset = l.job.offset.next()
@@ -96,7 +99,7 @@ func (l *aioLoop) run(ops int64, h *Histogram) error {
 	inFlight := 0
 	for len(l.ptrs) > 0 || inFlight > 0 {
 		for next := 0; next < len(l.ptrs); {
-			n, _, errno := unix.RawSyscall(unix.SYS_IO_SUBMIT, l.ctx, uintptr(min(len(l.ptrs)-next, l.job.submit)), uintptr(unsafe.Pointer(&l.ptrs[next])))
+			n, _, errno := syscall.RawSyscall(unix.SYS_IO_SUBMIT, l.ctx, uintptr(min(len(l.ptrs)-next, l.job.submit)), uintptr(unsafe.Pointer(&l.ptrs[next])))
 			l.count.calls++
 			if errno != 0 {
 				cb := l.ptrs[next]
@@ -106,7 +109,7 @@ func (l *aioLoop) run(ops int64, h *Histogram) error {
 			inFlight += int(n)
 		}
 		l.ptrs = l.ptrs[:0]
-		n, _, errno := unix.RawSyscall6(unix.SYS_IO_GETEVENTS, l.ctx, uintptr(min(l.job.batch, inFlight)), uintptr(len(l.events)),
+		n, _, errno := syscall.RawSyscall6(unix.SYS_IO_GETEVENTS, l.ctx, uintptr(min(l.job.batch, inFlight)), uintptr(len(l.events)),
 			uintptr(unsafe.Pointer(&l.events[0])), 0, 0)
 		l.count.calls++
 		if errno != 0 {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -187,7 +188,7 @@ func openPsync(j *job) (loop, error) {
 		fd, addr, size := uintptr(j.file.FD), base(buf), uintptr(len(buf))
 		l.call = func(offset int64) int64 {
 			// 32-bit kernels take the offset in two halves, others ignore the second.
-			n, _, errno := unix.RawSyscall6(nr, fd, addr, size, uintptr(offset), uintptr(uint64(offset)>>32), 0)
+			n, _, errno := syscall.RawSyscall6(nr, fd, addr, size, uintptr(offset), uintptr(uint64(offset)>>32), 0)
 			return result(n, errno)
 		}
 		return nil
@@ -206,7 +207,7 @@ func openVectored(j *job, nr, writeNr uintptr) (loop, error) {
 		iov.SetLen(len(buf))
 		fd := uintptr(j.file.FD)
 		l.call = func(offset int64) int64 {
-			n, _, errno := unix.RawSyscall6(nr, fd, uintptr(unsafe.Pointer(iov)), 1, uintptr(offset), uintptr(uint64(offset)>>32), 0)
+			n, _, errno := syscall.RawSyscall6(nr, fd, uintptr(unsafe.Pointer(iov)), 1, uintptr(offset), uintptr(uint64(offset)>>32), 0)
 			return result(n, errno)
 		}
 		return nil
@@ -244,13 +245,13 @@ type splicer struct {
 func (s *splicer) read(offset int64) int64 {
 	s.offset = offset
 	for done := uintptr(0); done < s.size; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, s.fd, uintptr(unsafe.Pointer(&s.offset)), s.w, 0, s.size-done, 0)
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, s.fd, uintptr(unsafe.Pointer(&s.offset)), s.w, 0, s.size-done, 0)
 		*s.calls++
 		if errno != 0 || n == 0 {
 			return ended(done, errno)
 		}
 		for n > 0 {
-			m, _, errno := unix.RawSyscall(unix.SYS_READ, s.r, s.addr+done, n)
+			m, _, errno := syscall.RawSyscall(unix.SYS_READ, s.r, s.addr+done, n)
 			*s.calls++
 			if errno != 0 {
 				return ended(done, errno)
@@ -265,13 +266,13 @@ func (s *splicer) read(offset int64) int64 {
 func (s *splicer) write(offset int64) int64 {
 	s.offset = offset
 	for done := uintptr(0); done < s.size; {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, s.w, s.addr+done, s.size-done)
+		n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, s.w, s.addr+done, s.size-done)
 		*s.calls++
 		if errno != 0 {
 			return ended(done, errno)
 		}
 		for n > 0 {
-			m, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, s.r, 0, s.fd, uintptr(unsafe.Pointer(&s.offset)), n, 0)
+			m, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, s.r, 0, s.fd, uintptr(unsafe.Pointer(&s.offset)), n, 0)
 			*s.calls++
 			if errno != 0 || m == 0 {
 				return -int64(max(errno, unix.Errno(1)))

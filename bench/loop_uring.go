@@ -95,6 +95,8 @@ func (l *uringLoop) register() error {
 }
 
 // prepare puts a slot's next operation in line.
+//
+//go:nosplit
 func (l *uringLoop) prepare(slot uint32, stamp bool) {
 	l.ring.sqes[slot].off = uint64(l.job.offset.next())
 	if stamp {

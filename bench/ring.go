@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -135,12 +136,14 @@ func (r *ring) mapMemory(p *ringParams) error {
 }
 
 // enter hands over so many entries and waits for wait completions.
+//
+//go:nosplit
 func (r *ring) enter(submit, wait int) (int, unix.Errno) {
 	flags := uintptr(enterGetEvents)
 	if wait == 0 {
 		flags = 0
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(wait), flags, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), uintptr(wait), flags, 0, 0)
 	return int(n), errno
 }
 
