@@ -107,6 +107,10 @@ type Stats struct {
 	Stalls              uint64 `json:"stalls"`      // tape: requests that came after it had run dry
 	Seeks               uint64 `json:"seeks"`       // tape: requests that weren't where the head was
 	Head                uint64 `json:"head"`        // tape: the head's position, bytes
+	InjectedErrors      uint64 `json:"injected_errors"`
+	InjectedShorts      uint64 `json:"injected_shorts"`
+	InjectedDelays      uint64 `json:"injected_delays"`
+	InjectedReorders    uint64 `json:"injected_reorders"`
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer
@@ -172,4 +176,8 @@ var (
 	cmdFaultGet   = iowr(0x11, unsafe.Sizeof(Fault{}))
 	cmdFaultClear = iowr(0x12, unsafe.Sizeof(Fault{}))
 	cmdDrain      = iowr(0x13, unsafe.Sizeof(Drain{}))
+
+	cmdInject      = iowr(0x20, unsafe.Sizeof(Inject{}))
+	cmdInjectGet   = iowr(0x21, unsafe.Sizeof(Inject{}))
+	cmdInjectClear = iowr(0x22, unsafe.Sizeof(Inject{}))
 )

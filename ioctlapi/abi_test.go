@@ -70,7 +70,7 @@ var mirrors = []struct {
 	mirror any
 }{
 	{"dio_info", Info{}}, {"dio_config", Config{}}, {"dio_stats", Stats{}},
-	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}},
+	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}}, {"dio_inject", Inject{}},
 }
 
 func TestLayoutIsTheHeaders(t *testing.T) {
@@ -101,6 +101,7 @@ func TestCommandsAreTheHeaders(t *testing.T) {
 		"INFO": cmdInfo, "GET_CONFIG": cmdGetConfig, "SET_CONFIG": cmdSetConfig, "STATS": cmdStats,
 		"TRANSFER": cmdTransfer, "FAULT_ARM": cmdFaultArm, "FAULT_GET": cmdFaultGet,
 		"FAULT_CLEAR": cmdFaultClear, "DRAIN": cmdDrain,
+		"INJECT": cmdInject, "INJECT_GET": cmdInjectGet, "INJECT_CLEAR": cmdInjectClear,
 	}
 	define := regexp.MustCompile(`#define DIO_IOC_(\w+)\s+_IOWR\(DIO_IOC_MAGIC, (0x[0-9a-f]+), struct (\w+)\)`)
 	seen := 0
@@ -143,6 +144,7 @@ func TestNamesAreTheHeaders(t *testing.T) {
 		{"model", `DIO_MODEL_(\w+) = (\d+)`, modelNames},
 		{"family", `DIO_FAMILY_(\w+) = (\d+)`, familyNames},
 		{"distribution", `DIO_DISTRIBUTION_(\w+) = (\d+)`, distributionNames},
+		{"inject", `DIO_INJECT_(\w+) = (\d+)`, injectNames},
 		{"completion", `DIO_COMPLETION_(\w+) = (\d+)`, completionNames},
 		{"fault", `DIO_FAULT_(\w+) = (\d+)`, faultNames},
 		{"feature", `#define DIO_FEATURE_(\w+)\s+\(1ULL << (\d+)\)`, featureNames},

@@ -157,9 +157,10 @@ const (
 	FeatureNoWait Features = 1 << 6
 	FeatureFaults Features = 1 << 7
 	FeatureCancel Features = 1 << 8
+	FeatureInject Features = 1 << 9
 )
 
-var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel"}
+var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject"}
 
 // ConfigFields are the bits of Config.Fields.
 type ConfigFields uint64

@@ -44,6 +44,8 @@
  *   dio_dev.fsync_lock
  *   dio_dev.config_lock > dio_dev.schedule.lock
  *   aio's ctx_lock > hrtimer's and workqueue's own locks (io_cancel)
+ *   dio_dev.inject.arm_lock > the static key's locks
+ *   dio_dev.inject.lock > hrtimer's and workqueue's own locks
  *   dio_dev.faults.arm_lock > the static key's locks
  *   dio_dev.faults.lock: innermost, taken with interrupts off
  * User memory is never touched under config_lock or faults.lock. Reading and
@@ -77,6 +79,7 @@
 #define DIO_ALIGN		512	/* of addresses, lengths and offsets for O_DIRECT */
 #define DIO_INLINE_PAGES	8
 #define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
+#define DIO_MODEL_BROKEN	U8_MAX	/* dio_io.model: fails with EIO */
 #define DIO_QUARANTINE_PAGES	65536	/* the most that faults leak at a time */
 
 /* What a request needs of the configuration; copied when it begins. */
@@ -147,6 +150,10 @@ struct dio_counters {
 	u64 depth_waits;
 	u64 stalls;
 	u64 seeks;
+	u64 injected_errors;
+	u64 injected_shorts;
+	u64 injected_delays;
+	u64 injected_reorders;
 	/* Requests whose time has come, for this CPU's work item. */
 	struct llist_head due ____cacheline_aligned_in_smp;
 	struct work_struct work;
@@ -173,6 +180,22 @@ struct dio_faults {
 	struct delayed_work give_back;	/* of requests held for hold_ms */
 };
 
+struct dio_inject_rule {
+	struct dio_inject rule;	/* as it was set, .armed */
+	u64 left;		/* U64_MAX: no limit */
+	u64 random;
+	u64 occasions;
+	u64 injected;
+};
+
+struct dio_injection {
+	struct mutex arm_lock;	/* arming and disarming move the static key in step */
+	spinlock_t lock;	/* all below; softirqs off */
+	struct dio_inject_rule rules[DIO_INJECT_COUNT];
+	struct dio_request *held;	/* until a later request has ended */
+	u64 held_at;			/* when it was to end */
+};
+
 struct dio_dev {
 	struct device dev;
 	struct cdev cdev;
@@ -193,6 +216,7 @@ struct dio_dev {
 	struct mutex config_lock;	/* settings and counter_base are replaced */
 	struct dio_stats counter_base;	/* sums at the last reset */
 	struct dio_faults faults;
+	struct dio_injection inject;
 };
 
 struct dio_file {
@@ -266,6 +290,7 @@ struct dio_request {
 	refcount_t refs;		/* the queue's, and a synchronous waiter's */
 	u8 epoch;
 	u8 by_timer;
+	u8 held;		/* dio_injection.held may be this one */
 };
 
 /* One call of read, write or transfer on its way in. */
@@ -279,7 +304,13 @@ struct dio_call {
 	bool write;
 	bool nowait;
 	u8 kind;
+	u8 injected;		/* bits by enum dio_inject_action */
 };
+
+static inline bool dio_sync(const struct dio_call *call)
+{
+	return call->kind == DIO_KIND_SYNC || call->kind == DIO_KIND_IOCTL;
+}
 
 #define dio_count(dev, field)		this_cpu_inc((dev)->counters->field)
 #define dio_add(dev, field, n)		this_cpu_add((dev)->counters->field, n)
@@ -340,6 +371,7 @@ static inline bool dio_takes_time(const struct dio_params *params)
 	return params->latency_ns || dio_timed(params);
 }
 
+u64 dio_random(u64 *state);
 u64 dio_schedule(struct dio_dev *dev, const struct dio_params *params, loff_t pos,
 		 u32 bytes);
 void dio_schedule_reset(struct dio_dev *dev, const struct dio_timing *timing);
@@ -361,6 +393,7 @@ int dio_requests_init(void);
 void dio_requests_exit(void);
 void dio_request_work(struct work_struct *work);
 ssize_t dio_request_submit(struct dio_call *call);
+void dio_request_due(struct dio_dev *dev, struct dio_request *req);
 void dio_request_tell(struct dio_request *req);
 int dio_poll(struct kiocb *iocb);
 
@@ -383,6 +416,34 @@ int dio_chrdev_init(void);
 void dio_chrdev_exit(void);
 int dio_chrdev_add(struct dio_dev *dev);
 void dio_chrdev_del(struct dio_dev *dev);
+
+/* inject.c: what goes wrong with the modelled device */
+DECLARE_STATIC_KEY_FALSE(dio_injecting);
+
+int __dio_inject(struct dio_call *call, size_t bytes, bool direct);
+void __dio_inject_passed(struct dio_dev *dev, u64 at);
+
+static inline int dio_inject(struct dio_call *call, size_t bytes, bool direct)
+{
+	if (static_branch_unlikely(&dio_injecting))
+		return __dio_inject(call, bytes, direct);
+	return 0;
+}
+
+static inline void dio_inject_passed(struct dio_dev *dev, u64 at)
+{
+	if (static_branch_unlikely(&dio_injecting))
+		__dio_inject_passed(dev, at);
+}
+
+void dio_inject_init(struct dio_dev *dev);
+void dio_inject_exit(struct dio_dev *dev);
+void dio_inject_io(struct dio_io *io, const struct dio_call *call);
+u64 dio_inject_hold(struct dio_dev *dev, struct dio_request *req, u64 at);
+void dio_inject_forget(struct dio_dev *dev, struct dio_request *req);
+int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject);
+int dio_inject_get(struct dio_dev *dev, struct dio_inject *inject);
+int dio_inject_clear(struct dio_dev *dev, const struct dio_inject *inject);
 
 /* fault.c: when to do wrong; quarantine.c: what is put aside meanwhile */
 DECLARE_STATIC_KEY_FALSE(dio_faults_armed);

@@ -18,6 +18,7 @@ union dio_arg {
 	struct dio_transfer transfer;
 	struct dio_fault fault;
 	struct dio_drain drain;
+	struct dio_inject inject;
 };
 
 static int dio_do_info(struct file *filp, union dio_arg *arg)
@@ -29,7 +30,8 @@ static int dio_do_info(struct file *filp, union dio_arg *arg)
 		.features = DIO_FEATURE_PIN | DIO_FEATURE_GET | DIO_FEATURE_ASYNC |
 			    DIO_FEATURE_MMAP | DIO_FEATURE_SPLICE |
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
-			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL,
+			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
+			    DIO_FEATURE_INJECT,
 		.capacity = dio_capacity(file->dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,
@@ -109,6 +111,27 @@ static int dio_do_drain(struct file *filp, union dio_arg *arg)
 	return 0;
 }
 
+static int dio_do_inject(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_inject_set(file->dev, &arg->inject);
+}
+
+static int dio_do_inject_get(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_inject_get(file->dev, &arg->inject);
+}
+
+static int dio_do_inject_clear(struct file *filp, union dio_arg *arg)
+{
+	struct dio_file *file = filp->private_data;
+
+	return dio_inject_clear(file->dev, &arg->inject);
+}
+
 static const struct dio_command {
 	unsigned int cmd;
 	u32 size;	/* today's */
@@ -125,6 +148,9 @@ static const struct dio_command {
 	{ DIO_IOC_FAULT_GET, sizeof(struct dio_fault), 48, false, dio_do_fault_get },
 	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, true, dio_do_fault_clear },
 	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, true, dio_do_drain },
+	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, true, dio_do_inject },
+	{ DIO_IOC_INJECT_GET, sizeof(struct dio_inject), 80, false, dio_do_inject_get },
+	{ DIO_IOC_INJECT_CLEAR, sizeof(struct dio_inject), 80, true, dio_do_inject_clear },
 };
 
 /* The command, whatever size the caller's struct has. */
@@ -149,7 +175,8 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
 	BUILD_BUG_ON(sizeof(struct dio_config) != 112);
-	BUILD_BUG_ON(sizeof(struct dio_stats) != 192);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 224);
+	BUILD_BUG_ON(sizeof(struct dio_inject) != 80);
 	BUILD_BUG_ON(sizeof(struct dio_transfer) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_fault) != 48);
 	BUILD_BUG_ON(sizeof(struct dio_drain) != 24);

@@ -49,6 +49,7 @@ static struct dio_dev *dio_dev_create(void)
 	init_waitqueue_head(&dev->idle);
 	dio_store_init(&dev->store);
 	spin_lock_init(&dev->schedule.lock);
+	dio_inject_init(dev);
 	dio_faults_init(dev);
 
 	ret = dio_counters_init(dev);
@@ -83,6 +84,7 @@ static void dio_dev_destroy(struct dio_dev *dev)
 	synchronize_rcu();
 	destroy_workqueue(dev->wq);
 	dio_faults_exit(dev);
+	dio_inject_exit(dev);
 	dio_store_truncate(&dev->store, 0);
 	kfree(rcu_dereference_protected(dev->settings, true));
 	free_percpu(dev->counters);

@@ -109,7 +109,9 @@ ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 {
 	ssize_t moved;
 
-	if (io->model == DIO_MODEL_NULL) {
+	if (unlikely(io->model == DIO_MODEL_BROKEN)) {
+		moved = -EIO;
+	} else if (io->model == DIO_MODEL_NULL) {
 		moved = io->goal;
 		if (!io->write && io->hold == DIO_HOLD_NONE)
 			dio_null_clear(io);

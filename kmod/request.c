@@ -114,12 +114,13 @@ static void dio_request_cancelled(struct dio_request *req)
 }
 
 /* Sleeps, unless req->by_timer. */
-static void dio_request_finish(struct dio_request *req)
+static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 {
-	struct dio_dev *dev = req->file->dev;
 	struct dio_io *io = &req->io;
 	bool async = io->kind == DIO_KIND_ASYNC;
 
+	if (unlikely(req->held))
+		dio_inject_forget(dev, req);
 	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
 		dio_request_cancelled(req);
 		return;
@@ -146,6 +147,16 @@ static void dio_request_finish(struct dio_request *req)
 	dio_request_put(req);
 }
 
+static void dio_request_finish(struct dio_request *req)
+{
+	/* Outlives the request: see dio_dev_destroy(). */
+	struct dio_dev *dev = req->file->dev;
+	u64 at = ktime_to_ns(hrtimer_get_expires(&req->timer));
+
+	__dio_request_finish(dev, req);
+	dio_inject_passed(dev, at);
+}
+
 void dio_request_work(struct work_struct *work)
 {
 	struct dio_counters *c = container_of(work, struct dio_counters, work);
@@ -161,7 +172,7 @@ void dio_request_work(struct work_struct *work)
 }
 
 /* Hands a request to the worker, from any context. It's the worker's then. */
-static void dio_request_due(struct dio_dev *dev, struct dio_request *req)
+void dio_request_due(struct dio_dev *dev, struct dio_request *req)
 {
 	struct dio_counters *c = raw_cpu_ptr(dev->counters);
 
@@ -206,10 +217,12 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 {
 	ktime_t at = ns_to_ktime(dio_schedule(dev, params, req->io.pos, req->io.goal));
 
-	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));
-
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_SOFT);
+	if (unlikely(req->held))
+		at = ktime_add_ns(at, dio_inject_hold(dev, req, ktime_to_ns(at)));
+	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));
+
 	hrtimer_set_expires(&req->timer, at);
 
 	if (req->iocb) {
@@ -222,7 +235,7 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 	/* From here on the request may be gone at any time. */
 	if (req->io.kind == DIO_KIND_POLLED)
 		return;
-	if (dio_takes_time(params) || req->by_timer)
+	if (dio_takes_time(params) || req->by_timer || req->held)
 		hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
 	else
 		dio_request_due(dev, req);
@@ -271,8 +284,10 @@ static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
 	if (ret)
 		goto fail;
 
-	if (io->write && io->model != DIO_MODEL_NULL) {
-		ret = dio_store_reserve(&dev->store, io->pos, io->bytes,
+	if (unlikely(call->injected))
+		dio_inject_io(io, call);
+	if (io->write && io->model != DIO_MODEL_NULL && io->model != DIO_MODEL_BROKEN) {
+		ret = dio_store_reserve(&dev->store, io->pos, io->goal,
 					dio_store_gfp(call->nowait), &io->goal);
 		if (ret) {
 			iov_iter_revert(call->iter, io->bytes);
@@ -296,7 +311,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 {
 	DECLARE_COMPLETION_ONSTACK(done);
 	struct dio_dev *dev = call->dev;
-	bool sync = call->kind == DIO_KIND_SYNC || call->kind == DIO_KIND_IOCTL;
+	bool sync = dio_sync(call);
 	struct dio_request *req;
 	int epoch, ret;
 
@@ -322,6 +337,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 	req->iocb = sync ? NULL : call->iocb;
 	req->done = &done;
 	req->epoch = epoch;
+	req->held = call->injected & BIT(DIO_INJECT_REORDER);
 	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&
 			(req->io.write || req->io.hold == DIO_HOLD_NONE) &&
 			req->io.goal <= DIO_SOFTIRQ_BYTES;

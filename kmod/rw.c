@@ -61,6 +61,8 @@ static ssize_t dio_direct_now(struct dio_call *call)
 
 	ret = dio_io_take(dev, &io, call->iter, call->params.family, call->nowait);
 	if (!ret) {
+		if (unlikely(call->injected))
+			dio_inject_io(&io, call);
 		ret = dio_model_move(dev, &io, dio_store_gfp(call->nowait));
 		if (unlikely(ret != io.bytes))
 			iov_iter_revert(call->iter, io.bytes - max(ret, 0L));
@@ -74,6 +76,9 @@ static ssize_t dio_direct(struct dio_call *call)
 {
 	ssize_t ret;
 
+	ret = dio_inject(call, iov_iter_count(call->iter), true);
+	if (ret)
+		return ret;
 	if (dio_must_queue(call))
 		return dio_request_submit(call);
 
@@ -86,17 +91,26 @@ static ssize_t dio_copy(struct dio_call *call)
 {
 	struct dio_dev *dev = call->dev;
 	u64 req = dio_next_req(dev);
-	ssize_t ret = 0;
+	size_t shorted = 0;
+	ssize_t ret;
 
 	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
-	if (dio_takes_time(&call->params)) {
+	ret = dio_inject(call, iov_iter_count(call->iter), false);
+	if (!ret && dio_takes_time(&call->params)) {
 		if (call->nowait)
 			ret = -EAGAIN;
 		else
 			ret = dio_flight_nap(call);
 	}
+	if (!ret && call->injected & BIT(DIO_INJECT_EIO))
+		ret = -EIO;
+	if (call->injected & BIT(DIO_INJECT_SHORT)) {
+		shorted = iov_iter_count(call->iter) - iov_iter_count(call->iter) / 2;
+		iov_iter_truncate(call->iter, iov_iter_count(call->iter) - shorted);
+	}
 	if (!ret)
 		ret = dio_model_copy(call);
+	iov_iter_reexpand(call->iter, iov_iter_count(call->iter) + shorted);
 	if (ret == -ENOMEM && call->nowait)
 		ret = -EAGAIN;
 	if (ret > 0) {
@@ -139,6 +153,8 @@ static ssize_t dio_ended(const struct dio_call *call, ssize_t ret)
 			dio_count(dev, failed);
 		if (call->kind == DIO_KIND_ASYNC || call->kind == DIO_KIND_POLLED)
 			dio_count(dev, completed);
+		if (!dio_must_queue(call))
+			dio_inject_passed(dev, U64_MAX);
 	}
 	dio_leave(dev);
 	return ret;
@@ -162,6 +178,7 @@ static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
 	call.iter = iter;
 	call.pos = iocb->ki_pos;
 	call.write = write;
+	call.injected = 0;
 	call.nowait = iocb->ki_flags & IOCB_NOWAIT;
 	if (is_sync_kiocb(iocb))
 		call.kind = DIO_KIND_SYNC;

@@ -24,10 +24,11 @@
 /* No moment is later than this, so that none overflows. */
 #define DIO_TIME_MAX	((u64)KTIME_MAX / 4)
 
-static u64 dio_random(struct dio_schedule *s)
+/* The next of the numbers after seed @state. */
+u64 dio_random(u64 *state)
 {
 	/* splitmix64: any seed will do, 0 too. */
-	u64 z = s->random += 0x9e3779b97f4a7c15ULL;
+	u64 z = *state += 0x9e3779b97f4a7c15ULL;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
@@ -41,7 +42,7 @@ static u64 dio_random(struct dio_schedule *s)
  */
 static u64 dio_exponential(struct dio_schedule *s)
 {
-	u64 r = dio_random(s) | 1;
+	u64 r = dio_random(&s->random) | 1;
 	u32 zeros = 63 - (fls64(r) - 1);
 	u64 m = zeros == 63 ? 0 : (r << (zeros + 1)) >> 48;
 	u64 log = m + ((m * (65536 - m)) >> 16) * 343 / 1000;
@@ -56,7 +57,7 @@ static u64 dio_jitter(struct dio_schedule *s, const struct dio_timing *t)
 	if (t->distribution == DIO_DISTRIBUTION_EXPONENTIAL)
 		return t->jitter_ns * dio_exponential(s) >> 16;
 	/* Uniform: 32 random bits are finer than a nanosecond of a second. */
-	return mul_u64_u32_shr(t->jitter_ns, dio_random(s) >> 32, 32);
+	return mul_u64_u32_shr(t->jitter_ns, dio_random(&s->random) >> 32, 32);
 }
 
 /* How long @bytes take; @bandwidth 0 has no limit. */

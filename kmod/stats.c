@@ -29,6 +29,10 @@ static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
 		sum->depth_waits += READ_ONCE(c->depth_waits);
 		sum->stalls += READ_ONCE(c->stalls);
 		sum->seeks += READ_ONCE(c->seeks);
+		sum->injected_errors += READ_ONCE(c->injected_errors);
+		sum->injected_shorts += READ_ONCE(c->injected_shorts);
+		sum->injected_delays += READ_ONCE(c->injected_delays);
+		sum->injected_reorders += READ_ONCE(c->injected_reorders);
 		sum->faults_committed += READ_ONCE(c->faults_committed);
 	}
 }
@@ -60,6 +64,10 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 		.depth_waits = sum.depth_waits - base->depth_waits,
 		.stalls = sum.stalls - base->stalls,
 		.seeks = sum.seeks - base->seeks,
+		.injected_errors = sum.injected_errors - base->injected_errors,
+		.injected_shorts = sum.injected_shorts - base->injected_shorts,
+		.injected_delays = sum.injected_delays - base->injected_delays,
+		.injected_reorders = sum.injected_reorders - base->injected_reorders,
 		.faults_committed = sum.faults_committed - base->faults_committed,
 		.in_flight = dio_flight_count(dev),
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),

@@ -20,6 +20,7 @@ import (
 const (
 	nrInfo, nrGetConfig, nrSetConfig, nrStats, nrTransfer = 0x00, 0x01, 0x02, 0x03, 0x04
 	nrFaultArm, nrFaultGet, nrFaultClear, nrDrain         = 0x10, 0x11, 0x12, 0x13
+	nrInject, nrInjectGet, nrInjectClear                  = 0x20, 0x21, 0x22
 )
 
 // rawIoctl sends buf, whose first four bytes are its size, as command nr.
@@ -94,9 +95,10 @@ func TestDriverIoctlStructs(t *testing.T) {
 		nr        uint32
 		size, min int // today's, and the first version's
 	}{
-		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 192, 160},
+		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 224, 160},
 		"transfer": {nrTransfer, 40, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
 		"fault clear": {nrFaultClear, 48, 48}, "drain": {nrDrain, 24, 24},
+		"inject": {nrInject, 80, 80}, "inject get": {nrInjectGet, 80, 80}, "inject clear": {nrInjectClear, 80, 80},
 	}
 	page := os.Getpagesize()
 	for name, c := range sizes {
@@ -208,12 +210,33 @@ func TestDriverIoctlValues(t *testing.T) {
 			t.Errorf("arm %s: %v, want EINVAL", name, err)
 		}
 	}
+	good := ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1}
+	for name, change := range map[string]func(*ioctlapi.Inject){
+		"action none":     func(i *ioctlapi.Inject) { i.Action = 0 },
+		"action unknown":  func(i *ioctlapi.Inject) { i.Action = 5 },
+		"every 0":         func(i *ioctlapi.Inject) { i.Every = 0 },
+		"flags":           func(i *ioctlapi.Inject) { i.Flags = 4 },
+		"reserved":        func(i *ioctlapi.Inject) { i.Reserved = 1 },
+		"range":           func(i *ioctlapi.Inject) { i.Offset, i.Length = 2, 1<<64-1 },
+		"delay of an EIO": func(i *ioctlapi.Inject) { i.DelayNS = 1 },
+		"delay of 0":      func(i *ioctlapi.Inject) { i.Action = ioctlapi.InjectDelay },
+		"delay too long":  func(i *ioctlapi.Inject) { i.Action, i.DelayNS = ioctlapi.InjectDelay, 60_000_000_001 },
+	} {
+		i := good
+		change(&i)
+		if err := d.Inject(i); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("inject %s: %v, want EINVAL", name, err)
+		}
+	}
 	for name, err := range map[string]error{
-		"stats flag":  rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
-		"drain flag":  rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
-		"get none":    rawIoctl(d.FD(), nrFaultGet, sized(48)),
-		"clear flags": rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
-		"clear 9":     rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 9)),
+		"inject get none":    rawIoctl(d.FD(), nrInjectGet, sized(80)),
+		"inject clear 5":     rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
+		"inject clear flags": rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),
+		"stats flag":         rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
+		"drain flag":         rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
+		"get none":           rawIoctl(d.FD(), nrFaultGet, sized(48)),
+		"clear flags":        rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
+		"clear 9":            rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 9)),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)
@@ -228,17 +251,20 @@ func TestDriverPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var set, reset, arm, clear, drain, info, stats, transfer error
+	var inject, injectClear, set, reset, arm, clear, drain, info, stats, transfer error
 	unprivileged(t, func() {
 		set, arm = d.SetConfig(config), d.ArmFault(ioctlapi.Fault{Fault: 1, Every: 1})
 		clear = d.ClearFault(ioctlapi.FaultNone)
 		_, reset = d.ResetStats()
 		_, drain = d.Drain()
+		inject = d.Inject(ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1})
+		injectClear = d.ClearInject(ioctlapi.InjectNone)
 		_, info = d.Info()
 		_, stats = d.Stats()
 		_, transfer = d.WriteAt([]byte("anyone"), 0)
 	})
-	for name, err := range map[string]error{"set config": set, "reset": reset, "arm": arm, "clear": clear, "drain": drain} {
+	for name, err := range map[string]error{"set config": set, "reset": reset, "arm": arm, "clear": clear, "drain": drain,
+		"inject": inject, "inject clear": injectClear} {
 		if !errors.Is(err, unix.EPERM) {
 			t.Errorf("%s without CAP_SYS_ADMIN: %v, want EPERM", name, err)
 		}

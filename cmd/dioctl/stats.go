@@ -59,13 +59,18 @@ type statsCounters struct {
 	Stalls              uint64 `json:"stalls"`
 	Seeks               uint64 `json:"seeks"`
 	Head                uint64 `json:"head"`
+	InjectedErrors      uint64 `json:"injected_errors"`
+	InjectedShorts      uint64 `json:"injected_shorts"`
+	InjectedDelays      uint64 `json:"injected_delays"`
+	InjectedReorders    uint64 `json:"injected_reorders"`
 }
 
 func newStatsView(path string, s ioctlapi.Stats) statsView {
 	return statsView{"dio.stats/1", path, statsCounters{
 		s.Reads, s.Writes, s.BytesRead, s.BytesWritten, s.BytesCopied, s.PagesPinned, s.PagesReleased, s.PagesDirtied,
 		s.Submitted, s.Queued, s.Completed, s.Cancelled, s.Failed, s.InFlight, s.InFlightPeak, s.StorePages,
-		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head}}
+		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head,
+		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders}}
 }
 
 func (v *statsView) text(w io.Writer) {
@@ -80,6 +85,8 @@ func (v *statsView) text(w io.Writer) {
 		fmt.Sprintf("store\t%d pages", v.StorePages),
 		fmt.Sprintf("disk\t%d found its queue full", v.DepthWaits),
 		fmt.Sprintf("tape\t%d stalls, %d seeks; the head is at %d", v.Stalls, v.Seeks, v.Head),
+		fmt.Sprintf("injected\t%d errors, %d short transfers, %d delays, %d reorderings", v.InjectedErrors, v.InjectedShorts,
+			v.InjectedDelays, v.InjectedReorders),
 		fmt.Sprintf("faults\t%d committed; put aside now: %d pages, %d requests", v.FaultsCommitted, v.QuarantinedPages, v.QuarantinedRequests),
 	)
 }

@@ -106,6 +106,12 @@
  *                     DIO_FAULT_NONE, and does what DIO_IOC_DRAIN does.
  * DIO_IOC_DRAIN       (CAP_SYS_ADMIN) Gives back all that faults put aside:
  *                     releases leaked pins, completes lost requests.
+ * DIO_IOC_INJECT      (CAP_SYS_ADMIN) Sets the rule of one action, in place of an
+ *                     earlier one: what goes wrong with the modelled device,
+ *                     while the driver stays correct.
+ * DIO_IOC_INJECT_GET  The rule of one action, and how often it was met.
+ * DIO_IOC_INJECT_CLEAR (CAP_SYS_ADMIN) Removes the rule of one action, or all
+ *                     with DIO_INJECT_NONE.
  *
  * Faults
  * ------
@@ -132,6 +138,7 @@
 #define DIO_FEATURE_NOWAIT	(1ULL << 6)	/* RWF_NOWAIT */
 #define DIO_FEATURE_FAULTS	(1ULL << 7)
 #define DIO_FEATURE_CANCEL	(1ULL << 8)	/* io_cancel on a queued request */
+#define DIO_FEATURE_INJECT	(1ULL << 9)	/* DIO_IOC_INJECT */
 
 /*
  * What the device is. Sizes are bytes. `mem_align` and `offset_align` are what
@@ -262,6 +269,10 @@ struct dio_stats {
 	__u64 stalls;			/* tape: requests that came after it had run dry */
 	__u64 seeks;			/* tape: requests that weren't where the head was */
 	__u64 head;			/* tape, now: the head's position, bytes */
+	__u64 injected_errors;		/* by DIO_IOC_INJECT */
+	__u64 injected_shorts;
+	__u64 injected_delays;
+	__u64 injected_reorders;
 };
 
 #define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */
@@ -316,6 +327,45 @@ struct dio_drain {
 	__u64 requests;			/* out */
 };
 
+/* dio_inject.action: what goes wrong with a request that meets the rule. */
+enum dio_inject_action {
+	DIO_INJECT_NONE = 0,
+	DIO_INJECT_EIO = 1,		/* fails with EIO after its time; nothing is moved */
+	DIO_INJECT_SHORT = 2,		/* moves half; O_DIRECT: whole sectors, 512 bytes at least */
+	DIO_INJECT_DELAY = 3,		/* takes delay_ns longer */
+	/* asynchronous, O_DIRECT, not polled: ends after one that came later */
+	DIO_INJECT_REORDER = 4,
+	DIO_INJECT_COUNT
+};
+
+#define DIO_INJECT_READS	(1U << 0)
+#define DIO_INJECT_WRITES	(1U << 1)
+
+/*
+ * A rule; each action has one. An occasion is a request of the wanted direction
+ * that touches the byte range. Without a seed every `every`th occasion is hit;
+ * with one each is, with odds of 1 in `every`, in a sequence that the seed gives.
+ */
+struct dio_inject {
+	__u32 size;
+	__u32 action;			/* enum dio_inject_action */
+	__u32 flags;			/* DIO_INJECT_READS, _WRITES; 0: both */
+	__u32 every;			/* 1 or more */
+	__u64 seed;			/* 0: exactly every Nth */
+	__u64 offset;			/* the byte range */
+	__u64 length;			/* 0: to the end */
+	__u64 count;			/* at most so often; 0: no limit. GET: what remains */
+	/*
+	 * DELAY: 1 to DIO_LATENCY_MAX_NS. REORDER: held for so long at most when
+	 * no other request ends; 0: 100 ms. Else 0.
+	 */
+	__u64 delay_ns;
+	__u64 occasions;		/* out, GET: since the rule was set */
+	__u64 injected;			/* out, GET: since the module was loaded */
+	__u32 armed;			/* out, GET: 1 when there is such a rule and it isn't used up */
+	__u32 reserved;			/* 0 */
+};
+
 #define DIO_IOC_MAGIC		0xD1
 
 #define DIO_IOC_INFO		_IOWR(DIO_IOC_MAGIC, 0x00, struct dio_info)
@@ -327,5 +377,8 @@ struct dio_drain {
 #define DIO_IOC_FAULT_GET	_IOWR(DIO_IOC_MAGIC, 0x11, struct dio_fault)
 #define DIO_IOC_FAULT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x12, struct dio_fault)
 #define DIO_IOC_DRAIN		_IOWR(DIO_IOC_MAGIC, 0x13, struct dio_drain)
+#define DIO_IOC_INJECT		_IOWR(DIO_IOC_MAGIC, 0x20, struct dio_inject)
+#define DIO_IOC_INJECT_GET	_IOWR(DIO_IOC_MAGIC, 0x21, struct dio_inject)
+#define DIO_IOC_INJECT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x22, struct dio_inject)
 
 #endif /* _UAPI_DIO_H */

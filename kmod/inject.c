@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What goes wrong with the modelled device, as opposed to the driver: errors,
+ * short transfers, delays, completions out of order. The driver itself stays
+ * correct; it's the programs above that are tested.
+ *
+ * One rule an action. A request meets the rules once, on its way in; what they
+ * decide travels with it. With no rule set this costs one static branch.
+ */
+#include "dio.h"
+
+#define DIO_REORDER_NS	(100 * NSEC_PER_MSEC)
+
+DEFINE_STATIC_KEY_FALSE(dio_injecting);
+
+void dio_inject_init(struct dio_dev *dev)
+{
+	mutex_init(&dev->inject.arm_lock);
+	spin_lock_init(&dev->inject.lock);
+}
+
+/* Whether @call is an occasion for @r, its turn, and @able to suffer it. */
+static bool dio_inject_hit(struct dio_inject_rule *r, const struct dio_call *call,
+			   u64 first, u64 end, bool able)
+{
+	const struct dio_inject *i = &r->rule;
+
+	if (!i->armed || (i->count && r->left == 0) ||
+	    !(i->flags & (call->write ? DIO_INJECT_WRITES : DIO_INJECT_READS)) ||
+	    end <= i->offset || (i->length && first >= i->offset + i->length))
+		return false;
+
+	r->occasions++;
+	if (i->seed) {
+		if (dio_random(&r->random) % i->every)
+			return false;
+	} else if (r->occasions % i->every) {
+		return false;
+	}
+	if (!able)
+		return false;
+	r->left--;
+	r->injected++;
+	return true;
+}
+
+/*
+ * Lets @call, which is about to move @bytes, meet the rules. EAGAIN, before it met
+ * one, when it may have to wait here and may not: it's going to come again.
+ */
+int __dio_inject(struct dio_call *call, size_t bytes, bool direct)
+{
+	struct dio_injection *inject = &call->dev->inject;
+	struct dio_params *params = &call->params;
+	struct dio_inject_rule *rules = inject->rules;
+	u64 first = call->pos, end = first + bytes;
+	u64 delay_ns = 0;
+
+	spin_lock_bh(&inject->lock);
+	if (call->nowait && (!direct || dio_sync(call)) &&
+	    (dio_takes_time(params) || rules[DIO_INJECT_DELAY].rule.armed)) {
+		spin_unlock_bh(&inject->lock);
+		return -EAGAIN;
+	}
+	if (dio_inject_hit(&rules[DIO_INJECT_EIO], call, first, end, true)) {
+		call->injected |= BIT(DIO_INJECT_EIO);
+		dio_count(call->dev, injected_errors);
+	}
+	/* What is one sector can't be shorter. */
+	if (dio_inject_hit(&rules[DIO_INJECT_SHORT], call, first, end,
+			   bytes > (direct ? DIO_ALIGN : 1))) {
+		call->injected |= BIT(DIO_INJECT_SHORT);
+		dio_count(call->dev, injected_shorts);
+	}
+	if (dio_inject_hit(&rules[DIO_INJECT_DELAY], call, first, end, true)) {
+		delay_ns = rules[DIO_INJECT_DELAY].rule.delay_ns;
+		dio_count(call->dev, injected_delays);
+	}
+	if (direct && call->kind == DIO_KIND_ASYNC &&
+	    dio_inject_hit(&rules[DIO_INJECT_REORDER], call, first, end, !inject->held)) {
+		call->injected |= BIT(DIO_INJECT_REORDER);
+		dio_count(call->dev, injected_reorders);
+	}
+	spin_unlock_bh(&inject->lock);
+
+	/* Who has to wait can't be served at once. */
+	params->latency_ns += delay_ns;
+	if ((delay_ns || call->injected & BIT(DIO_INJECT_REORDER)) &&
+	    params->completion <= DIO_COMPLETION_INLINE)
+		params->completion = DIO_COMPLETION_WORKER;
+	return 0;
+}
+
+/* Does to @io, whose pages are held, what the rules decided. */
+void dio_inject_io(struct dio_io *io, const struct dio_call *call)
+{
+	if (call->injected & BIT(DIO_INJECT_EIO))
+		io->model = DIO_MODEL_BROKEN;
+	if (call->injected & BIT(DIO_INJECT_SHORT) && io->goal > DIO_ALIGN)
+		io->goal = ALIGN_DOWN(io->goal / 2, DIO_ALIGN) ?: DIO_ALIGN;
+}
+
+/*
+ * Holds @req, which would end @at, back until a later one has ended: how much
+ * later its timer is to fire at most. dio_inject_forget() comes before it's freed.
+ */
+u64 dio_inject_hold(struct dio_dev *dev, struct dio_request *req, u64 at)
+{
+	struct dio_injection *inject = &dev->inject;
+	u64 ns = 0;
+
+	spin_lock_bh(&inject->lock);
+	if (!inject->held) {
+		inject->held = req;
+		inject->held_at = at;
+		ns = inject->rules[DIO_INJECT_REORDER].rule.delay_ns;
+		if (!ns)
+			ns = DIO_REORDER_NS;
+	}
+	spin_unlock_bh(&inject->lock);
+	return ns;
+}
+
+/* @req won't wait any more, or is about to go. */
+void dio_inject_forget(struct dio_dev *dev, struct dio_request *req)
+{
+	struct dio_injection *inject = &dev->inject;
+
+	spin_lock_bh(&inject->lock);
+	if (inject->held == req)
+		inject->held = NULL;
+	spin_unlock_bh(&inject->lock);
+}
+
+/* A request that was to end @at has: did it go past the one that is held back? */
+void __dio_inject_passed(struct dio_dev *dev, u64 at)
+{
+	struct dio_injection *inject = &dev->inject;
+	struct dio_request *req;
+
+	spin_lock_bh(&inject->lock);
+	req = inject->held;
+	/*
+	 * Not started yet, or it fires right now: then the timer sees to it, and
+	 * until its end is forgotten the request is there to be looked at.
+	 */
+	if (req && at > inject->held_at && hrtimer_try_to_cancel(&req->timer) == 1) {
+		inject->held = NULL;
+		dio_request_due(dev, req);
+	}
+	spin_unlock_bh(&inject->lock);
+}
+
+int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject)
+{
+	struct dio_inject_rule *r;
+	u64 end;
+	bool was;
+
+	if (inject->action == DIO_INJECT_NONE || inject->action >= DIO_INJECT_COUNT ||
+	    inject->flags & ~(DIO_INJECT_READS | DIO_INJECT_WRITES) ||
+	    inject->reserved || !inject->every ||
+	    check_add_overflow(inject->offset, inject->length, &end))
+		return -EINVAL;
+	if (inject->delay_ns > DIO_LATENCY_MAX_NS ||
+	    (inject->delay_ns && inject->action < DIO_INJECT_DELAY) ||
+	    (!inject->delay_ns && inject->action == DIO_INJECT_DELAY))
+		return -EINVAL;
+
+	if (mutex_lock_killable(&dev->inject.arm_lock))
+		return -EINTR;
+
+	r = &dev->inject.rules[inject->action];
+	spin_lock_bh(&dev->inject.lock);
+	was = r->rule.armed;
+	*r = (struct dio_inject_rule) {
+		.rule = *inject,
+		.left = inject->count ? inject->count : U64_MAX,
+		.random = inject->seed,
+		.injected = r->injected,
+	};
+	r->rule.armed = 1;
+	if (!r->rule.flags)
+		r->rule.flags = DIO_INJECT_READS | DIO_INJECT_WRITES;
+	spin_unlock_bh(&dev->inject.lock);
+
+	if (!was)
+		static_branch_inc(&dio_injecting);
+	mutex_unlock(&dev->inject.arm_lock);
+	return 0;
+}
+
+int dio_inject_get(struct dio_dev *dev, struct dio_inject *inject)
+{
+	u32 action = inject->action;
+	struct dio_inject_rule r;
+
+	if (action == DIO_INJECT_NONE || action >= DIO_INJECT_COUNT ||
+	    inject->flags || inject->reserved)
+		return -EINVAL;
+
+	spin_lock_bh(&dev->inject.lock);
+	r = dev->inject.rules[action];
+	spin_unlock_bh(&dev->inject.lock);
+
+	*inject = r.rule;
+	inject->action = action;
+	inject->occasions = r.occasions;
+	inject->injected = r.injected;
+	if (inject->count) {
+		inject->count = r.left;
+		inject->armed &= r.left != 0;
+	}
+	return 0;
+}
+
+int dio_inject_clear(struct dio_dev *dev, const struct dio_inject *inject)
+{
+	int action;
+
+	if (inject->action >= DIO_INJECT_COUNT || inject->flags || inject->reserved)
+		return -EINVAL;
+
+	mutex_lock(&dev->inject.arm_lock);
+	for (action = 1; action < DIO_INJECT_COUNT; action++) {
+		struct dio_inject_rule *r = &dev->inject.rules[action];
+		bool was;
+
+		if (inject->action && inject->action != action)
+			continue;
+		spin_lock_bh(&dev->inject.lock);
+		was = r->rule.armed;
+		r->rule.armed = 0;
+		spin_unlock_bh(&dev->inject.lock);
+		if (was)
+			static_branch_dec(&dio_injecting);
+	}
+	mutex_unlock(&dev->inject.arm_lock);
+	return 0;
+}
+
+void dio_inject_exit(struct dio_dev *dev)
+{
+	const struct dio_inject all = {};
+
+	dio_inject_clear(dev, &all);
+}

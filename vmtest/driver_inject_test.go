@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"bytes"
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dio/ioctlapi"
+)
+
+func inject(t *testing.T, d *ioctlapi.Device, rule ioctlapi.Inject) {
+	t.Helper()
+	if err := d.Inject(rule); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.ClearInject(ioctlapi.InjectNone); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Errors and short transfers, each Nth, by direction and range, so often, on
+// every path: copied, direct at once, direct queued.
+func TestDriverInjectErrors(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	mem := anonymous(t, 2)
+	for _, completion := range []ioctlapi.Completion{ioctlapi.CompletionAuto, ioctlapi.CompletionWorker, ioctlapi.CompletionTimer} {
+		setConfig(t, d, func(c *ioctlapi.Config) { c.Completion, c.LatencyNS = completion, 0 })
+		for _, flags := range []int{0, unix.O_DIRECT} {
+			fd := openRaw(t, flags)
+			inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 3, Flags: ioctlapi.InjectReads, Offset: scratch + 4096, Length: 8192, Count: 2})
+			var hits []int
+			for i := range 12 {
+				// Neither a write nor another place is an occasion.
+				if n, err := unix.Pwrite(fd, mem, scratch+4096); n != len(mem) || err != nil {
+					t.Errorf("write: %d, %v", n, err)
+				}
+				if n, err := unix.Pread(fd, mem[:4096], scratch); n != 4096 || err != nil {
+					t.Errorf("read before the range: %d, %v", n, err)
+				}
+				n, err := unix.Pread(fd, mem, scratch)
+				if errors.Is(err, unix.EIO) {
+					hits = append(hits, i)
+				} else if n != len(mem) || err != nil {
+					t.Errorf("read: %d, %v", n, err)
+				}
+			}
+			if len(hits) != 2 || hits[0] != 2 || hits[1] != 5 {
+				t.Errorf("%v, flags %#x: reads %v failed, want the third and the sixth", completion, flags, hits)
+			}
+			if r, err := d.Injection(ioctlapi.InjectEIO); err != nil || r.Armed != 0 || r.Count != 0 || r.Every != 3 {
+				t.Errorf("used up: %+v, %v", r, err)
+			}
+			inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectShort, Every: 1})
+			before := append([]byte(nil), mem...)
+			if n, err := unix.Pwrite(fd, fill(mem, 77), scratch); n != len(mem)/2 || err != nil {
+				t.Errorf("%v, flags %#x: short write: %d, %v", completion, flags, n, err)
+			}
+			if n, err := unix.Pread(fd, mem[:1024], scratch); n != 512 || err != nil {
+				t.Errorf("%v, flags %#x: short read: %d, %v", completion, flags, n, err)
+			}
+			if err := d.ClearInject(ioctlapi.InjectShort); err != nil {
+				t.Fatal(err)
+			}
+			want := append(append([]byte(nil), fill(mem, 77)[:len(mem)/2]...), before[len(mem)/2:]...)
+			if n, err := unix.Pread(fd, mem, scratch); n != len(mem) || err != nil || !bytes.Equal(mem, want) {
+				t.Errorf("%v, flags %#x: after a short write: %d, %v, equal: %v", completion, flags, n, err, bytes.Equal(mem, want))
+			}
+		}
+	}
+}
+
+// The same seed fails the same requests, another one others, about as many.
+func TestDriverInjectSeed(t *testing.T) {
+	d := openDevice(t)
+	fd, mem := openRaw(t, unix.O_DIRECT), anonymous(t, 1)
+	run := func(seed uint64) string {
+		inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 4, Seed: seed})
+		var out strings.Builder
+		for range 400 {
+			_, err := unix.Pread(fd, mem, 0)
+			out.WriteByte("01"[btoi(err != nil)])
+		}
+		return out.String()
+	}
+	a, b, c := run(7), run(7), run(8)
+	if a != b || a == c {
+		t.Errorf("same seed: equal %v; another: equal %v", a == b, a == c)
+	}
+	if n := strings.Count(a, "1"); n < 60 || n > 140 {
+		t.Errorf("%d of 400 failed, want about 100", n)
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A delay is waited for, on every path, or refused where the caller may not wait.
+func TestDriverInjectDelay(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	mem := anonymous(t, 1)
+	const delay = 200 * time.Millisecond
+	for _, completion := range []ioctlapi.Completion{ioctlapi.CompletionAuto, ioctlapi.CompletionInline} {
+		setConfig(t, d, func(c *ioctlapi.Config) { c.Completion, c.LatencyNS = completion, 0 })
+		for _, flags := range []int{0, unix.O_DIRECT} {
+			fd := openRaw(t, flags)
+			inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectDelay, Every: 2, DelayNS: uint64(delay)})
+			for i := range 4 {
+				begin := time.Now()
+				if n, err := unix.Pread(fd, mem, 0); n != len(mem) || err != nil {
+					t.Errorf("read: %d, %v", n, err)
+				}
+				if took := time.Since(begin); (took >= delay) != (i%2 == 1) {
+					t.Errorf("flags %#x: read %d took %v", flags, i, took)
+				}
+			}
+			if n, err := vectored(unix.SYS_PREADV2, fd, iovecs(mem), 0, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+				t.Errorf("flags %#x, RWF_NOWAIT: %d, %v, want EAGAIN", flags, n, err)
+			}
+		}
+	}
+}
+
+// A held request ends after the next one, or alone after a while; a cancel and
+// the end of the process find it, too.
+func TestDriverInjectReorder(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	for _, c := range []struct {
+		completion ioctlapi.Completion
+		latency    time.Duration
+	}{{ioctlapi.CompletionAuto, 50 * time.Millisecond}, {ioctlapi.CompletionTimer, 50 * time.Millisecond}, {ioctlapi.CompletionWorker, 0}, {ioctlapi.CompletionAuto, 0}} {
+		setConfig(t, d, func(f *ioctlapi.Config) { f.Completion, f.LatencyNS = c.completion, uint64(c.latency) })
+		fd, mem := openRaw(t, unix.O_DIRECT), anonymous(t, 1)
+		inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectReorder, Every: 2, DelayNS: uint64(20 * time.Second)})
+		aio := newAIO(t, 8)
+		submit := func(data uint64) {
+			t.Helper()
+			one := control(aioRead, fd, mem, 0)
+			one.data = data
+			if err := aio.submit(one); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range []uint64{0, 1, 2} {
+			submit(n)
+		}
+		place := map[uint64]int{}
+		for i := range 3 {
+			place[aio.wait(10*time.Second).data] = i
+		}
+		// Served at once, the third is still to be told by AIO when the second ends.
+		if c.latency+time.Duration(c.completion) != 0 && place[1] < place[2] {
+			t.Errorf("%v, %v: the held one ended before a later one: %v", c.completion, c.latency, place)
+		}
+		submit(3) // held, and nothing passes it
+		aio.none()
+		aio.close() // cancels what is held
+		waitInFlight(t, d, 0)
+		inject(t, d, ioctlapi.Inject{Action: ioctlapi.InjectReorder, Every: 1, DelayNS: uint64(300 * time.Millisecond)})
+		aio, begin := newAIO(t, 1), time.Now()
+		if err := aio.submit(control(aioRead, fd, mem, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if e := aio.wait(10 * time.Second); e.res != int64(len(mem)) || time.Since(begin) < 300*time.Millisecond {
+			t.Errorf("held alone: %d after %v", e.res, time.Since(begin))
+		}
+	}
+}
+
+// The command sets, shows and removes rules.
+func TestDriverInjectCommand(t *testing.T) {
+	d := openDevice(t)
+	t.Cleanup(func() { d.ClearInject(ioctlapi.InjectNone) })
+	out, err := exec.Command("dioctl", "inject", "set", "--every", "5", "--length", "1M", "--writes", "short").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r, err := d.Injection(ioctlapi.InjectShort)
+	if err != nil || r.Armed != 1 || r.Every != 5 || r.Length != 1<<20 || r.Flags != ioctlapi.InjectWrites {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if out, err := exec.Command("dioctl", "inject", "clear").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if r, err := d.Injection(ioctlapi.InjectShort); err != nil || r.Armed != 0 {
+		t.Errorf("after clear: %+v, %v", r, err)
+	}
+}
