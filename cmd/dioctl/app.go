@@ -30,6 +30,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			writeCommand(),
 			copyCommand(),
 			faultCommand(),
+			injectCommand(),
 			demoCommand(),
 			auditCommand(),
 			benchCommand(),
