@@ -93,7 +93,9 @@ func (s *Session) attach(kernel *btf.Spec) error {
 			return fmt.Errorf("attach to tracepoint %s: %w", t.name, err)
 		}
 		s.links = append(s.links, l)
-		s.coverage.Attached = append(s.coverage.Attached, t.name)
+		if t.program != "on_sys_exit_again" {
+			s.coverage.Attached = append(s.coverage.Attached, t.name)
+		}
 	}
 	s.attachHooks(s.hooks)
 	var err error

@@ -191,6 +191,7 @@ const (
 	auditProgOnPageFree          = "on_page_free"
 	auditProgOnReturn            = "on_return"
 	auditProgOnSysExit           = "on_sys_exit"
+	auditProgOnSysExitAgain      = "on_sys_exit_again"
 	auditProgOnUnpinFolio        = "on_unpin_folio"
 	auditProgOnUnpinPage         = "on_unpin_page"
 	auditProgOnUnpinPages        = "on_unpin_pages"
@@ -257,6 +258,7 @@ type auditProgramSpecs struct {
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysExitAgain      *ebpf.ProgramSpec `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.ProgramSpec `ebpf:"on_unpin_folio"`
 	OnUnpinPage         *ebpf.ProgramSpec `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.ProgramSpec `ebpf:"on_unpin_pages"`
@@ -383,6 +385,7 @@ type auditPrograms struct {
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysExitAgain      *ebpf.Program `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.Program `ebpf:"on_unpin_folio"`
 	OnUnpinPage         *ebpf.Program `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.Program `ebpf:"on_unpin_pages"`
@@ -404,6 +407,7 @@ func (p *auditPrograms) Close() error {
 		p.OnPageFree,
 		p.OnReturn,
 		p.OnSysExit,
+		p.OnSysExitAgain,
 		p.OnUnpinFolio,
 		p.OnUnpinPage,
 		p.OnUnpinPages,

@@ -211,6 +211,7 @@ const (
 	auditNoLoopProgOnPageFree          = "on_page_free"
 	auditNoLoopProgOnReturn            = "on_return"
 	auditNoLoopProgOnSysExit           = "on_sys_exit"
+	auditNoLoopProgOnSysExitAgain      = "on_sys_exit_again"
 	auditNoLoopProgOnUnpinFolio        = "on_unpin_folio"
 	auditNoLoopProgOnUnpinPage         = "on_unpin_page"
 	auditNoLoopProgOnUnpinPages        = "on_unpin_pages"
@@ -277,6 +278,7 @@ type auditNoLoopProgramSpecs struct {
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysExitAgain      *ebpf.ProgramSpec `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.ProgramSpec `ebpf:"on_unpin_folio"`
 	OnUnpinPage         *ebpf.ProgramSpec `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.ProgramSpec `ebpf:"on_unpin_pages"`
@@ -409,6 +411,7 @@ type auditNoLoopPrograms struct {
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysExitAgain      *ebpf.Program `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.Program `ebpf:"on_unpin_folio"`
 	OnUnpinPage         *ebpf.Program `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.Program `ebpf:"on_unpin_pages"`
@@ -430,6 +433,7 @@ func (p *auditNoLoopPrograms) Close() error {
 		p.OnPageFree,
 		p.OnReturn,
 		p.OnSysExit,
+		p.OnSysExitAgain,
 		p.OnUnpinFolio,
 		p.OnUnpinPage,
 		p.OnUnpinPages,

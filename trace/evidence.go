@@ -182,10 +182,13 @@ func (s *Session) missed(t auditTotals) uint64 {
 		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
 	}
 	for name, p := range s.objs.Programs {
-		if !slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) && name != "on_enter" && name != "on_page_free" {
+		if !slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) &&
+			!slices.Contains([]string{"on_enter", "on_page_free", "on_sys_exit", "on_sys_exit_again"}, name) {
 			lost += int64(misses(p))
 		}
 	}
+	// A return from the kernel is lost only if both missed it.
+	lost += int64(min(misses(s.objs.Programs["on_sys_exit"]), misses(s.objs.Programs["on_sys_exit_again"])))
 	// on_page_free may miss: what it left behind is checked in the end.
 	return uint64(lost + max(0, int64(misses(s.objs.Programs["on_enter"]))-spared))
 }

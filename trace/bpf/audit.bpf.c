@@ -302,8 +302,7 @@ static __always_inline bool counts_bytes(__u64 nr)
 	return false;
 }
 
-SEC("raw_tp/sys_exit")
-int on_sys_exit(__u64 *ctx)
+static __always_inline int sys_exit(__u64 *ctx)
 {
 	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
 	struct pt_regs *regs;
@@ -327,6 +326,22 @@ int on_sys_exit(__u64 *ctx)
 	}
 	ts->call = 0;
 	return 0;
+}
+
+/*
+ * Twice, for newer kernels may preempt a program, and skip it meanwhile for
+ * other tasks on that CPU. Where both run the second finds nothing to do.
+ */
+SEC("raw_tp/sys_exit")
+int on_sys_exit(__u64 *ctx)
+{
+	return sys_exit(ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int on_sys_exit_again(__u64 *ctx)
+{
+	return sys_exit(ctx);
 }
 
 SEC("raw_tp/sched_process_fork")
