@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ func newZram(size int64) (_ *zramDisk, err error) {
 			err = errors.Join(err, z.Close())
 		}
 	}()
-	if err := z.set("disksize", strconv.FormatInt(size, 10)); err != nil {
+	if err := z.setSize(size); err != nil {
 		return nil, err
 	}
 	// udev or devtmpfs makes the node, not always at once.
@@ -67,6 +68,28 @@ func (z *zramDisk) set(name, value string) error {
 		return fmt.Errorf("set up %s: %w", z.node, err)
 	}
 	return nil
+}
+
+// setSize brings the disk to life, with the first compression that works: the
+// default's may be in a module that isn't here, and before 6.12 the kernel's
+// own deflate isn't among those listed.
+func (z *zramDisk) setSize(size int64) error {
+	text := strconv.FormatInt(size, 10)
+	err := z.set("disksize", text)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	listed, listing := os.ReadFile(fmt.Sprintf("/sys/block/zram%d/comp_algorithm", z.number))
+	if listing != nil {
+		return errors.Join(err, listing)
+	}
+	for _, name := range append(strings.Fields(string(listed)), "deflate") {
+		if z.set("comp_algorithm", strings.Trim(name, "[]")) == nil && z.set("disksize", text) == nil {
+			return nil
+		}
+	}
+	return withHint(fmt.Errorf("%w: no compression of zram's works", err),
+		"load one (modprobe lzo-rle), or run this in a VM: dioctl vm run --kmod zram --kmod lzo-rle -- dioctl demo dirty")
 }
 
 // swapMagic ends the first page of a swap area.
