@@ -91,22 +91,29 @@ __noinline int tell(__u32 kind, __u64 id, __u32 number, __u32 stack, __s64 value
 __noinline int op_forget(__u64 id)
 {
 	struct op *op = op_of(id);
-	struct op copy;
+	struct event *e;
 
 	if (!op)
 		return 0;
-	copy = *op;
-	if (bpf_map_delete_elem(&ops, &id))
+	if (!op->late && (!op->clean || op->result < 0)) {
+		if (!bpf_map_delete_elem(&ops, &id))
+			COUNT(operations, 1);
 		return 0;
-	COUNT(operations, 1);
-	if (copy.late || (copy.clean && copy.result >= 0)) {
-		struct event *e = event_begin(EV_OP);
-
-		if (!e)
-			return 0;
-		e->op = copy;
-		bpf_ringbuf_submit(e, 0);
 	}
+	/* Into the ring at once: an older kernel's stack has no room for a copy. */
+	e = event_begin(EV_OP);
+	if (!e) {
+		if (!bpf_map_delete_elem(&ops, &id))
+			COUNT(operations, 1);
+		return 0;
+	}
+	__builtin_memcpy(&e->op, op, sizeof(*op));
+	if (bpf_map_delete_elem(&ops, &id)) {
+		bpf_ringbuf_discard(e, 0);
+		return 0;
+	}
+	bpf_ringbuf_submit(e, 0);
+	COUNT(operations, 1);
 	return 0;
 }
 
