@@ -111,6 +111,8 @@ type Stats struct {
 	InjectedShorts      uint64 `json:"injected_shorts"`
 	InjectedDelays      uint64 `json:"injected_delays"`
 	InjectedReorders    uint64 `json:"injected_reorders"`
+	Discards            uint64 `json:"discards"`
+	BytesDiscarded      uint64 `json:"bytes_discarded"`
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer
@@ -150,6 +152,16 @@ type Drain struct {
 	Requests uint64 `json:"requests"`
 }
 
+// Discard is a range to be discarded (struct dio_discard).
+type Discard struct {
+	Size     uint32 `json:"size"`     // set by the call
+	Flags    uint32 `json:"flags"`    // none yet: 0
+	Offset   uint64 `json:"offset"`   // bytes
+	Length   uint64 `json:"length"`   // bytes, 1 or more
+	Done     uint64 `json:"done"`     // out: bytes discarded, fewer at the capacity
+	Reserved uint64 `json:"reserved"` // 0
+}
+
 const (
 	iocMagic    = 0xD1
 	statsReset  = 1 << 0
@@ -177,6 +189,7 @@ var (
 	cmdFaultClear = iowr(0x12, unsafe.Sizeof(Fault{}))
 	cmdDrain      = iowr(0x13, unsafe.Sizeof(Drain{}))
 
+	cmdDiscard     = iowr(0x05, unsafe.Sizeof(Discard{}))
 	cmdInject      = iowr(0x20, unsafe.Sizeof(Inject{}))
 	cmdInjectGet   = iowr(0x21, unsafe.Sizeof(Inject{}))
 	cmdInjectClear = iowr(0x22, unsafe.Sizeof(Inject{}))

@@ -70,7 +70,7 @@ var mirrors = []struct {
 	mirror any
 }{
 	{"dio_info", Info{}}, {"dio_config", Config{}}, {"dio_stats", Stats{}},
-	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}}, {"dio_inject", Inject{}},
+	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}}, {"dio_inject", Inject{}}, {"dio_discard", Discard{}},
 }
 
 func TestLayoutIsTheHeaders(t *testing.T) {
@@ -101,7 +101,7 @@ func TestCommandsAreTheHeaders(t *testing.T) {
 		"INFO": cmdInfo, "GET_CONFIG": cmdGetConfig, "SET_CONFIG": cmdSetConfig, "STATS": cmdStats,
 		"TRANSFER": cmdTransfer, "FAULT_ARM": cmdFaultArm, "FAULT_GET": cmdFaultGet,
 		"FAULT_CLEAR": cmdFaultClear, "DRAIN": cmdDrain,
-		"INJECT": cmdInject, "INJECT_GET": cmdInjectGet, "INJECT_CLEAR": cmdInjectClear,
+		"DISCARD": cmdDiscard, "INJECT": cmdInject, "INJECT_GET": cmdInjectGet, "INJECT_CLEAR": cmdInjectClear,
 	}
 	define := regexp.MustCompile(`#define DIO_IOC_(\w+)\s+_IOWR\(DIO_IOC_MAGIC, (0x[0-9a-f]+), struct (\w+)\)`)
 	seen := 0

@@ -188,6 +188,15 @@ func (d *Device) transferAt(p []byte, off uint64, flags uint32) (int, error) {
 	return int(t.Done), err
 }
 
+// Discard makes n bytes at off read as zero, and returns how many it did; fewer
+// at the capacity. EBADF: not open for writing. EINVAL: n is 0 or the range
+// wraps. ENOSPC: off is at or past the capacity.
+func (d *Device) Discard(off, n uint64) (uint64, error) {
+	r := Discard{Size: uint32(unsafe.Sizeof(Discard{})), Offset: off, Length: n}
+	err := d.call("discard", cmdDiscard, unsafe.Pointer(&r))
+	return r.Done, err
+}
+
 // ArmFault makes the driver commit f.Fault. EPERM: needs CAP_SYS_ADMIN.
 // EINVAL: Every is 0, or HoldMS is too long.
 func (d *Device) ArmFault(f Fault) error {

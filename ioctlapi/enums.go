@@ -148,19 +148,20 @@ func (f FaultID) MarshalText() ([]byte, error)      { return []byte(f.String()),
 type Features uint64
 
 const (
-	FeaturePin    Features = 1 << 0
-	FeatureGet    Features = 1 << 1
-	FeatureAsync  Features = 1 << 2
-	FeatureMmap   Features = 1 << 3
-	FeatureSplice Features = 1 << 4
-	FeatureIOPoll Features = 1 << 5
-	FeatureNoWait Features = 1 << 6
-	FeatureFaults Features = 1 << 7
-	FeatureCancel Features = 1 << 8
-	FeatureInject Features = 1 << 9
+	FeaturePin     Features = 1 << 0
+	FeatureGet     Features = 1 << 1
+	FeatureAsync   Features = 1 << 2
+	FeatureMmap    Features = 1 << 3
+	FeatureSplice  Features = 1 << 4
+	FeatureIOPoll  Features = 1 << 5
+	FeatureNoWait  Features = 1 << 6
+	FeatureFaults  Features = 1 << 7
+	FeatureCancel  Features = 1 << 8
+	FeatureInject  Features = 1 << 9
+	FeatureDiscard Features = 1 << 10
 )
 
-var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject"}
+var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject", "discard"}
 
 // ConfigFields are the bits of Config.Fields.
 type ConfigFields uint64

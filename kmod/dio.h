@@ -18,10 +18,11 @@
  *                      replaced as a whole, under RCU. A request copies what it
  *                      needs when it begins and so finishes as it was begun.
  * a store page         Allocated when first written or mapped; goes when the
- *                      capacity shrinks below it, or with the device. Shrinking
- *                      needs a device that is idle and not mapped (dio_enter(),
- *                      dio_leave()), so between these two a page found in the
- *                      store stays there and needs no reference.
+ *                      capacity shrinks below it, when it's discarded, or with
+ *                      the device. The first two need a device that is idle and
+ *                      not mapped (dio_enter(), dio_leave()), so between these
+ *                      two a page found in the store stays there and needs no
+ *                      reference.
  *
  * Life of a waiting request: one state word, one owner per state
  * ---------------------------------------------------------------
@@ -150,6 +151,8 @@ struct dio_counters {
 	u64 depth_waits;
 	u64 stalls;
 	u64 seeks;
+	u64 discards;
+	u64 bytes_discarded;
 	u64 injected_errors;
 	u64 injected_shorts;
 	u64 injected_delays;
@@ -331,6 +334,7 @@ u64 dio_capacity(struct dio_dev *dev);
 int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
 int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
 	       struct dio_settings *new);
+int dio_drop(struct dio_dev *dev, u64 pos, u64 end);
 
 static inline void dio_leave(struct dio_dev *dev)
 {
@@ -352,7 +356,7 @@ struct page *dio_store_lookup(struct dio_store *store, pgoff_t index);
 struct page *dio_store_get(struct dio_store *store, pgoff_t index, gfp_t gfp);
 int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 		      u32 *got);
-void dio_store_truncate(struct dio_store *store, u64 capacity);
+void dio_store_drop(struct dio_store *store, u64 pos, u64 end);
 
 /* pages.c: taking hold of the caller's pages and letting go */
 int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
@@ -403,6 +407,9 @@ void dio_flight_end(struct dio_file *file, unsigned int epoch);
 unsigned int dio_flight_count(struct dio_dev *dev);
 int dio_flight_nap(const struct dio_call *call);
 int dio_fsync(struct file *file, loff_t start, loff_t end, int datasync);
+
+/* discard.c */
+int dio_discard(struct dio_file *file, fmode_t mode, struct dio_discard *d);
 
 /* mmap.c */
 int dio_mmap(struct file *file, struct vm_area_struct *vma);

@@ -57,11 +57,11 @@ static bool dio_all_left(struct dio_dev *dev)
 }
 
 /*
- * Puts @new in force, which has a smaller capacity than @old: takes the store
- * pages past it away, from an idle device only.
+ * Puts @new in force in place of @old and takes the store pages from @pos to
+ * @end away; from an idle, unmapped device only, else EBUSY and @old stays.
  */
-int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
-	       struct dio_settings *new)
+static int dio_drop_pages(struct dio_dev *dev, struct dio_settings *old,
+			  struct dio_settings *new, u64 pos, u64 end)
 {
 	struct dio_settings *shut;
 	int ret = 0;
@@ -82,9 +82,31 @@ int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
 	} else {
 		/* Leaving is no barrier: what the last ones did is done now. */
 		synchronize_rcu();
-		dio_store_truncate(&dev->store, new->params.capacity);
+		dio_store_drop(&dev->store, pos, end);
 	}
 	rcu_assign_pointer(dev->settings, new);
 	kfree_rcu(shut, rcu);
+	return ret;
+}
+
+/* @new has a smaller capacity than @old. */
+int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
+	       struct dio_settings *new)
+{
+	return dio_drop_pages(dev, old, new, new->params.capacity, U64_MAX);
+}
+
+/* The same for whole pages from @pos to @end, the settings kept. */
+int dio_drop(struct dio_dev *dev, u64 pos, u64 end)
+{
+	struct dio_settings *s;
+	int ret;
+
+	if (mutex_lock_killable(&dev->config_lock))
+		return -EINTR;
+	s = rcu_dereference_protected(dev->settings,
+				      lockdep_is_held(&dev->config_lock));
+	ret = dio_drop_pages(dev, s, s, pos, end);
+	mutex_unlock(&dev->config_lock);
 	return ret;
 }

@@ -19,6 +19,7 @@ union dio_arg {
 	struct dio_fault fault;
 	struct dio_drain drain;
 	struct dio_inject inject;
+	struct dio_discard discard;
 };
 
 static int dio_do_info(struct file *filp, union dio_arg *arg)
@@ -31,7 +32,7 @@ static int dio_do_info(struct file *filp, union dio_arg *arg)
 			    DIO_FEATURE_MMAP | DIO_FEATURE_SPLICE |
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
 			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
-			    DIO_FEATURE_INJECT,
+			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD,
 		.capacity = dio_capacity(file->dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,
@@ -132,6 +133,13 @@ static int dio_do_inject_clear(struct file *filp, union dio_arg *arg)
 	return dio_inject_clear(file->dev, &arg->inject);
 }
 
+static int dio_do_discard(struct file *filp, union dio_arg *arg)
+{
+	if (arg->discard.flags || arg->discard.reserved)
+		return -EINVAL;
+	return dio_discard(filp->private_data, filp->f_mode, &arg->discard);
+}
+
 static const struct dio_command {
 	unsigned int cmd;
 	u32 size;	/* today's */
@@ -148,6 +156,7 @@ static const struct dio_command {
 	{ DIO_IOC_FAULT_GET, sizeof(struct dio_fault), 48, false, dio_do_fault_get },
 	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, true, dio_do_fault_clear },
 	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, true, dio_do_drain },
+	{ DIO_IOC_DISCARD, sizeof(struct dio_discard), 40, false, dio_do_discard },
 	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, true, dio_do_inject },
 	{ DIO_IOC_INJECT_GET, sizeof(struct dio_inject), 80, false, dio_do_inject_get },
 	{ DIO_IOC_INJECT_CLEAR, sizeof(struct dio_inject), 80, true, dio_do_inject_clear },
@@ -175,7 +184,8 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
 	BUILD_BUG_ON(sizeof(struct dio_config) != 112);
-	BUILD_BUG_ON(sizeof(struct dio_stats) != 224);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 240);
+	BUILD_BUG_ON(sizeof(struct dio_discard) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_inject) != 80);
 	BUILD_BUG_ON(sizeof(struct dio_transfer) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_fault) != 48);

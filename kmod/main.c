@@ -85,7 +85,7 @@ static void dio_dev_destroy(struct dio_dev *dev)
 	destroy_workqueue(dev->wq);
 	dio_faults_exit(dev);
 	dio_inject_exit(dev);
-	dio_store_truncate(&dev->store, 0);
+	dio_store_drop(&dev->store, 0, U64_MAX);
 	kfree(rcu_dereference_protected(dev->settings, true));
 	free_percpu(dev->counters);
 	kfree(dev);

@@ -33,6 +33,8 @@ static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
 		sum->injected_shorts += READ_ONCE(c->injected_shorts);
 		sum->injected_delays += READ_ONCE(c->injected_delays);
 		sum->injected_reorders += READ_ONCE(c->injected_reorders);
+		sum->discards += READ_ONCE(c->discards);
+		sum->bytes_discarded += READ_ONCE(c->bytes_discarded);
 		sum->faults_committed += READ_ONCE(c->faults_committed);
 	}
 }
@@ -68,6 +70,8 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 		.injected_shorts = sum.injected_shorts - base->injected_shorts,
 		.injected_delays = sum.injected_delays - base->injected_delays,
 		.injected_reorders = sum.injected_reorders - base->injected_reorders,
+		.discards = sum.discards - base->discards,
+		.bytes_discarded = sum.bytes_discarded - base->bytes_discarded,
 		.faults_committed = sum.faults_committed - base->faults_committed,
 		.in_flight = dio_flight_count(dev),
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),

@@ -3,7 +3,7 @@
  * The store: pages in an xarray, allocated when first written or mapped, charged
  * to who caused it and bounded by the store limit.
  *
- * A page stays until dio_store_truncate(), which only an idle, unmapped device
+ * A page stays until dio_store_drop(), which only an idle, unmapped device
  * sees. So a lookup between dio_enter() and dio_leave(), or in a page fault,
  * needs no reference. Page tables and foreign pins hold their own.
  */
@@ -91,13 +91,14 @@ int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 	return 0;
 }
 
-/* Gives back all pages at and past @capacity. The device is idle, unmapped. */
-void dio_store_truncate(struct dio_store *store, u64 capacity)
+/* Gives back the pages from @pos to @end, whole ones. The device is idle, unmapped. */
+void dio_store_drop(struct dio_store *store, u64 pos, u64 end)
 {
 	unsigned long index;
 	struct page *page;
 
-	xa_for_each_start(&store->pages, index, page, capacity >> PAGE_SHIFT) {
+	xa_for_each_range(&store->pages, index, page, pos >> PAGE_SHIFT,
+			  (end - 1) >> PAGE_SHIFT) {
 		xa_erase(&store->pages, index);
 		put_page(page);
 		atomic_long_dec(&store->count);

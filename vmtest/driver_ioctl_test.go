@@ -21,6 +21,7 @@ const (
 	nrInfo, nrGetConfig, nrSetConfig, nrStats, nrTransfer = 0x00, 0x01, 0x02, 0x03, 0x04
 	nrFaultArm, nrFaultGet, nrFaultClear, nrDrain         = 0x10, 0x11, 0x12, 0x13
 	nrInject, nrInjectGet, nrInjectClear                  = 0x20, 0x21, 0x22
+	nrDiscard                                             = 0x05
 )
 
 // rawIoctl sends buf, whose first four bytes are its size, as command nr.
@@ -95,10 +96,11 @@ func TestDriverIoctlStructs(t *testing.T) {
 		nr        uint32
 		size, min int // today's, and the first version's
 	}{
-		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 224, 160},
+		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 240, 160},
 		"transfer": {nrTransfer, 40, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
 		"fault clear": {nrFaultClear, 48, 48}, "drain": {nrDrain, 24, 24},
 		"inject": {nrInject, 80, 80}, "inject get": {nrInjectGet, 80, 80}, "inject clear": {nrInjectClear, 80, 80},
+		"discard": {nrDiscard, 40, 40},
 	}
 	page := os.Getpagesize()
 	for name, c := range sizes {
@@ -134,7 +136,7 @@ func TestDriverIoctlStructs(t *testing.T) {
 			check("another magic", rawCommand(fd, 3<<30|uint32(c.size)<<16|0xD0<<8|c.nr, unsafe.Pointer(&mem[0])), unix.ENOTTY)
 		})
 	}
-	for _, nr := range []uint32{0x05, 0x0f, 0x14, 0xff} {
+	for _, nr := range []uint32{0x06, 0x0f, 0x14, 0xff} {
 		if err := rawIoctl(fd, nr, sized(64)); !errors.Is(err, unix.ENOTTY) {
 			t.Errorf("command %#x: %v, want ENOTTY", nr, err)
 		}
@@ -229,6 +231,10 @@ func TestDriverIoctlValues(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
+		"discard length 0":   rawIoctl(d.FD(), nrDiscard, sized(40)),
+		"discard flags":      rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 4, 1)),
+		"discard reserved":   rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 32, 1)),
+		"discard wraps":      rawIoctl(d.FD(), nrDiscard, poke(poke(poke(sized(40), 8, 512), 16, 1<<32-1), 20, 1<<32-1)),
 		"inject get none":    rawIoctl(d.FD(), nrInjectGet, sized(80)),
 		"inject clear 5":     rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
 		"inject clear flags": rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),

@@ -63,6 +63,8 @@ type statsCounters struct {
 	InjectedShorts      uint64 `json:"injected_shorts"`
 	InjectedDelays      uint64 `json:"injected_delays"`
 	InjectedReorders    uint64 `json:"injected_reorders"`
+	Discards            uint64 `json:"discards"`
+	BytesDiscarded      uint64 `json:"bytes_discarded"`
 }
 
 func newStatsView(path string, s ioctlapi.Stats) statsView {
@@ -70,7 +72,7 @@ func newStatsView(path string, s ioctlapi.Stats) statsView {
 		s.Reads, s.Writes, s.BytesRead, s.BytesWritten, s.BytesCopied, s.PagesPinned, s.PagesReleased, s.PagesDirtied,
 		s.Submitted, s.Queued, s.Completed, s.Cancelled, s.Failed, s.InFlight, s.InFlightPeak, s.StorePages,
 		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head,
-		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders}}
+		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders, s.Discards, s.BytesDiscarded}}
 }
 
 func (v *statsView) text(w io.Writer) {
@@ -82,7 +84,7 @@ func (v *statsView) text(w io.Writer) {
 		fmt.Sprintf("pages\t%d pinned, %d released, %d dirtied", v.PagesPinned, v.PagesReleased, v.PagesDirtied),
 		fmt.Sprintf("async\t%d submitted, %d completed, %d cancelled", v.Submitted, v.Completed, v.Cancelled),
 		fmt.Sprintf("queue\t%d had to wait; in flight now %d, at most %d", v.Queued, v.InFlight, v.InFlightPeak),
-		fmt.Sprintf("store\t%d pages", v.StorePages),
+		fmt.Sprintf("store\t%d pages; %d discards of %s", v.StorePages, v.Discards, formatSize(int64(v.BytesDiscarded))),
 		fmt.Sprintf("disk\t%d found its queue full", v.DepthWaits),
 		fmt.Sprintf("tape\t%d stalls, %d seeks; the head is at %d", v.Stalls, v.Seeks, v.Head),
 		fmt.Sprintf("injected\t%d errors, %d short transfers, %d delays, %d reorderings", v.InjectedErrors, v.InjectedShorts,

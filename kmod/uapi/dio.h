@@ -106,6 +106,15 @@
  *                     DIO_FAULT_NONE, and does what DIO_IOC_DRAIN does.
  * DIO_IOC_DRAIN       (CAP_SYS_ADMIN) Gives back all that faults put aside:
  *                     releases leaked pins, completes lost requests.
+ * DIO_IOC_DISCARD     The bytes of the range read as zero afterwards, through
+ *                     mappings too. Memory of whole pages is given back when
+ *                     nothing is in flight and the device isn't mapped. A request
+ *                     in flight on the same bytes comes before or after, byte by
+ *                     byte. EBADF: the file isn't open for writing. EINVAL:
+ *                     length 0, or offset + length wraps. ENOSPC: the range is at
+ *                     or past the capacity. EINTR: killed; part of it may be
+ *                     zero. The model null discards nothing. (Linux gives a char
+ *                     device no fallocate(2): that is ENODEV.)
  * DIO_IOC_INJECT      (CAP_SYS_ADMIN) Sets the rule of one action, in place of an
  *                     earlier one: what goes wrong with the modelled device,
  *                     while the driver stays correct.
@@ -139,6 +148,7 @@
 #define DIO_FEATURE_FAULTS	(1ULL << 7)
 #define DIO_FEATURE_CANCEL	(1ULL << 8)	/* io_cancel on a queued request */
 #define DIO_FEATURE_INJECT	(1ULL << 9)	/* DIO_IOC_INJECT */
+#define DIO_FEATURE_DISCARD	(1ULL << 10)	/* DIO_IOC_DISCARD */
 
 /*
  * What the device is. Sizes are bytes. `mem_align` and `offset_align` are what
@@ -273,6 +283,8 @@ struct dio_stats {
 	__u64 injected_shorts;
 	__u64 injected_delays;
 	__u64 injected_reorders;
+	__u64 discards;
+	__u64 bytes_discarded;
 };
 
 #define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */
@@ -327,11 +339,21 @@ struct dio_drain {
 	__u64 requests;			/* out */
 };
 
+struct dio_discard {
+	__u32 size;
+	__u32 flags;			/* none yet: 0 */
+	__u64 offset;			/* bytes, of any alignment */
+	__u64 length;			/* bytes, 1 or more */
+	__u64 done;			/* out: bytes discarded, fewer at the capacity */
+	__u64 reserved;			/* 0 */
+};
+
 /* dio_inject.action: what goes wrong with a request that meets the rule. */
 enum dio_inject_action {
 	DIO_INJECT_NONE = 0,
 	DIO_INJECT_EIO = 1,		/* fails with EIO after its time; nothing is moved */
-	DIO_INJECT_SHORT = 2,		/* moves half; O_DIRECT: whole sectors, 512 bytes at least */
+	/* moves half; O_DIRECT: whole sectors, 512 bytes at least */
+	DIO_INJECT_SHORT = 2,
 	DIO_INJECT_DELAY = 3,		/* takes delay_ns longer */
 	/* asynchronous, O_DIRECT, not polled: ends after one that came later */
 	DIO_INJECT_REORDER = 4,
@@ -362,7 +384,7 @@ struct dio_inject {
 	__u64 delay_ns;
 	__u64 occasions;		/* out, GET: since the rule was set */
 	__u64 injected;			/* out, GET: since the module was loaded */
-	__u32 armed;			/* out, GET: 1 when there is such a rule and it isn't used up */
+	__u32 armed;			/* out, GET: 1 until it is cleared or used up */
 	__u32 reserved;			/* 0 */
 };
 
@@ -373,6 +395,7 @@ struct dio_inject {
 #define DIO_IOC_SET_CONFIG	_IOWR(DIO_IOC_MAGIC, 0x02, struct dio_config)
 #define DIO_IOC_STATS		_IOWR(DIO_IOC_MAGIC, 0x03, struct dio_stats)
 #define DIO_IOC_TRANSFER	_IOWR(DIO_IOC_MAGIC, 0x04, struct dio_transfer)
+#define DIO_IOC_DISCARD		_IOWR(DIO_IOC_MAGIC, 0x05, struct dio_discard)
 #define DIO_IOC_FAULT_ARM	_IOWR(DIO_IOC_MAGIC, 0x10, struct dio_fault)
 #define DIO_IOC_FAULT_GET	_IOWR(DIO_IOC_MAGIC, 0x11, struct dio_fault)
 #define DIO_IOC_FAULT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x12, struct dio_fault)
