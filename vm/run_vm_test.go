@@ -104,7 +104,7 @@ func TestVMPanic(t *testing.T) {
 	if !errors.As(err, &failed) {
 		t.Fatalf("%v, %+v", err, ran.Result)
 	}
-	if !strings.Contains(failed.What, "sysrq triggered crash") || !strings.Contains(failed.Tail, "Kernel panic") || len(failed.Complaints) == 0 {
+	if !strings.Contains(failed.What, "Kernel panic - not syncing: sysrq triggered crash") || !strings.Contains(failed.Tail, "Call Trace") || len(failed.Complaints) == 0 {
 		t.Errorf("%+v", failed)
 	}
 	if _, err := os.Stat(failed.Console); err != nil {
