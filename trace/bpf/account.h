@@ -69,10 +69,14 @@ __noinline int pin_run(WALK_REF ref)
 		f->foreign = pins > n;
 		f->crowded = 0;
 		f->first_dirty = f->last_dirty = 0;
-		f->live_write = 0;
+		/*
+		 * Not live_write: another CPU may have counted its pins of this
+		 * folio meanwhile, and they would seem to be for reading only.
+		 */
 	}
-	__sync_fetch_and_add(&f->live, n);
+	/* In this order, for the same reason. */
 	__sync_fetch_and_add(&f->live_write, write);
+	__sync_fetch_and_add(&f->live, n);
 
 	h = bpf_map_lookup_elem(&holds, &key);
 	if (h) {
