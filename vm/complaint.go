@@ -18,7 +18,7 @@ var complaint = regexp.MustCompile(strings.Join([]string{
 	`\binconsistent lock state\b`, `\bsuspicious RCU usage\b`, `\bheld lock freed\b`, `\bbad unlock balance\b`,
 	`\block held when returning to user space\b`, `\bInvalid wait context\b`, `\bMAX_LOCK_DEPTH too low\b`,
 	`\bscheduling while atomic\b`, `\bsleeping function called from invalid context\b`,
-	`\bkmemleak: (?:\d+ new suspected|unreferenced object)`, `^unreferenced object 0x`,
+	`\bkmemleak: unreferenced object\b`, `^unreferenced object 0x`, // as PID 1 sends them: the run's, not the boot's
 	`\bblocked for more than \d+ seconds\b`, `\bhung_task:`,
 	`\bsoft lockup\b`, `\bhard LOCKUP\b`, `\brcu: .*(?:detected stall|self-detected)`, `\bdetected stalls? on CPU`,
 	`\bgeneral protection fault\b`, `\bunable to handle\b`, `\bdouble fault\b`, `\bstack segment fault\b`,
@@ -37,7 +37,7 @@ var innocent = regexp.MustCompile(strings.Join([]string{
 	`\bWARNING: (?:No|Unable to find) .*(?:MTRR|IOMMU)`,
 	`\bBUG: .*BIOS\b`, `\[Firmware (?:Bug|Warn)\]`,
 	`\bSpectre\b`, `\bMDS: `, `\bRETBleed: `,
-	`\bUBSAN: .*enabled\b`, `\bKFENCE: .*enabled\b`, `\bkfence: initialized\b`,
+	`\bdebug is enabled\.`, `\bUBSAN: .*enabled\b`, `\bKFENCE: .*enabled\b`, `\bkfence: initialized\b`,
 }, "|"))
 
 // stamp is what the console puts before a message: its time, on some

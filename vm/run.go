@@ -104,12 +104,9 @@ func build(ctx context.Context, q *QEMU, s *Spec, dir string) (machine, error) {
 	m := machine{
 		kernel: s.Kernel.Vmlinuz, initrd: filepath.Join(dir, "initrd"), console: s.Console,
 		cpus: s.CPUs, memory: s.Memory, icount: s.Icount, devices: s.Devices, extra: s.QEMU,
-		cmdline: strings.TrimSpace(baseCmdline + " " + s.Append),
+		cmdline: cmdline(q, s),
 	}
 	if !q.KVM || s.Icount {
-		// The emulated counter is the host's own; the kernel's watchdog
-		// mistakes a busy host for a bad counter and takes a slow clock.
-		m.cmdline = strings.TrimSpace(baseCmdline + " tsc=reliable " + s.Append)
 		// An emulated kernel takes a second or more to unpack itself. One
 		// that was unpacked here starts at once (and isn't randomised).
 		if p, err := kernel.Vmlinux(ctx, s.Kernel); err == nil && kernel.HasPVH(p) {
@@ -149,6 +146,24 @@ func build(ctx context.Context, q *QEMU, s *Spec, dir string) (machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// cmdline is the kernel's.
+func cmdline(q *QEMU, s *Spec) string {
+	words := []string{baseCmdline}
+	if !q.KVM || s.Icount {
+		// The emulated counter is the host's own; the kernel's watchdog
+		// mistakes a busy host for a bad counter and takes a slow clock.
+		words = append(words, "tsc=reliable")
+	}
+	if s.Kernel.Name == kernel.Debug {
+		// The second bug of a run is told, too.
+		words = append(words, "kasan_multi_shot")
+	}
+	if s.Append != "" {
+		words = append(words, s.Append)
+	}
+	return strings.Join(words, " ")
 }
 
 func writeInitrd(t *initramfs.Tree, path string) error {

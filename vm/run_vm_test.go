@@ -155,7 +155,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 func TestVMComplaints(t *testing.T) {
 	ran, err := vmtest.Try(t, vm.Spec{CPUs: 1, Args: sh(`
 		echo '<4>WARNING: CPU: 0 PID: 1 at test.c:1 loud+0x0' > /dev/kmsg
-		echo '<6>kmemleak: 1 new suspected memory leaks (quiet)' > /dev/kmsg
+		echo '<6>UBSAN: shift-out-of-bounds in quiet.c:1' > /dev/kmsg
 		echo '<4>nothing to see' > /dev/kmsg`)})
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dio/vm/initramfs"
+	"dio/vm/kernel"
 	"dio/vm/wire"
 )
 
@@ -45,7 +46,6 @@ func TestComplaints(t *testing.T) {
 		"rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
 		"rcu: INFO: rcu_preempt self-detected stall on CPU",
 		"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [dioctl:77]",
-		"kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
 		"unreferenced object 0xffff888003 (size 64):",
 		"kmemleak: unreferenced object 0xffff888003 (size 64):",
 		"refcount_t: underflow; use-after-free.",
@@ -65,6 +65,8 @@ func TestComplaints(t *testing.T) {
 		"Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
 		"[Firmware Bug]: TSC doesn't count with P0 frequency!",
 		"kmemleak: Kernel memory leak detector initialized (mem pool available: 15669)",
+		"kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", // PID 1 tells which are the run's
+		"rcu: \\x09RCU callback double-/use-after-free debug is enabled.",
 		"kfence: initialized - using 2097152 bytes for 255 objects",
 		"rcu: Preemptible hierarchical RCU implementation.",
 		"debug: a bug in nothing", "",
@@ -448,5 +450,16 @@ func TestBaseCmdline(t *testing.T) {
 		if !slices.Contains(words, want) {
 			t.Errorf("no %s", want)
 		}
+	}
+}
+
+func TestCmdline(t *testing.T) {
+	spec := &Spec{Kernel: &kernel.Image{Name: "6.12"}, Append: "a=b"}
+	if c := cmdline(&QEMU{KVM: true}, spec); strings.Contains(c, "tsc=") || strings.Contains(c, "kasan") || !strings.HasSuffix(c, " a=b") {
+		t.Error(c)
+	}
+	spec.Kernel.Name = kernel.Debug
+	if c := cmdline(&QEMU{}, spec); !strings.Contains(c, " tsc=reliable kasan_multi_shot a=b") {
+		t.Error(c)
 	}
 }

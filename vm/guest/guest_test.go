@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -141,10 +142,16 @@ func (f *fake) Kill(p int, s unix.Signal) error {
 	}
 	return nil
 }
-func (f *fake) Kmsg() (Output, error)     { return output{strings.NewReader(f.kmsg)}, nil }
-func (f *fake) Kmemleak() (string, error) { return f.leaks, f.noScan }
-func (f *fake) Greeting() wire.Greeting   { return wire.Greeting{Release: "1.2.3"} }
-func (f *fake) PowerOff() error           { f.note("power off"); return nil }
+func (f *fake) Kmsg() (Output, error) { return output{strings.NewReader(f.kmsg)}, nil }
+func (f *fake) Jiffies() uint64       { return 42 }
+func (f *fake) Kmemleak(since uint64) (string, error) {
+	if since != 42 {
+		return "", fmt.Errorf("leaks since %d", since)
+	}
+	return f.leaks, f.noScan
+}
+func (f *fake) Greeting() wire.Greeting { return wire.Greeting{Release: "1.2.3"} }
+func (f *fake) PowerOff() error         { f.note("power off"); return nil }
 
 // run1 is one run of PID 1 against a host that answers as the real one, and
 // does what host does besides. It returns what the guest sent.

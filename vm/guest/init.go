@@ -40,8 +40,11 @@ type System interface {
 	// Kmsg is the kernel's log from its start, as the console prints it;
 	// it ends only by Drain.
 	Kmsg() (Output, error)
-	// Kmemleak is the leaks found by kernels that look for them, "" else.
-	Kmemleak() (string, error)
+	// Jiffies is the kernel's clock as Kmemleak wants it.
+	Jiffies() uint64
+	// Kmemleak is the leaks of objects allocated since that time found by
+	// kernels that look for them, "" else.
+	Kmemleak(since uint64) (string, error)
 	Greeting() wire.Greeting
 	PowerOff() error
 }
@@ -155,6 +158,7 @@ func (i *pid1) work() (wire.Status, error) {
 	i.sys.Settle()
 	flushKmsg := i.watchKmsg()
 	defer flushKmsg()
+	began := i.sys.Jiffies()
 	if i.cfg.Disk {
 		if err := i.mountDisk(); err != nil {
 			return wire.Status{}, err
@@ -172,7 +176,7 @@ func (i *pid1) work() (wire.Status, error) {
 	for n, p := range i.cfg.Outs {
 		i.sendOut(uint8(n), p)
 	}
-	if leaks, err := i.sys.Kmemleak(); err != nil {
+	if leaks, err := i.sys.Kmemleak(began); err != nil {
 		_ = i.out.SendText(wire.Note, err.Error())
 	} else if leaks != "" {
 		_ = i.out.SendText(wire.Kmsg, "kmemleak: "+leaks)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,15 +98,7 @@ func (Linux) FindDisk(patience time.Duration) (string, error) {
 
 // Settle names the host, brings loopback up and makes the links that
 // programs expect in /dev.
-//
-// What a kernel that looks for leaks finds by now is its own business. Its
-// first scan only takes each object's checksum, the second one tells.
 func (Linux) Settle() {
-	for _, order := range []string{"scan", "scan", "clear"} {
-		if writeExisting(kmemleakFile, order) != nil {
-			break
-		}
-	}
 	_ = unix.Sethostname([]byte("dio"))
 	for _, l := range [][2]string{{"/proc/self/fd", "/dev/fd"}, {"fd/0", "/dev/stdin"},
 		{"fd/1", "/dev/stdout"}, {"fd/2", "/dev/stderr"}} {
@@ -169,30 +160,6 @@ func readRecords(fd int, p []byte) (int, error) {
 		}
 	}
 	return n, nil
-}
-
-const kmemleakFile = "/sys/kernel/debug/kmemleak"
-
-// youngest is how old an object must be for kmemleak to report it.
-const youngest = 5 * time.Second
-
-// Kmemleak scans twice: the first time an object is only noted, and what was
-// allocated last has to come of age before it is told. The detector switches
-// itself off when it runs out of memory: an error then.
-func (Linux) Kmemleak() (string, error) {
-	err := writeExisting(kmemleakFile, "scan")
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // this kernel has none
-	}
-	if err == nil {
-		time.Sleep(youngest + time.Second)
-		err = writeExisting(kmemleakFile, "scan")
-	}
-	if err != nil {
-		return "", fmt.Errorf("scan for leaks: %w: is the detector off?", err)
-	}
-	b, err := os.ReadFile(kmemleakFile)
-	return strings.TrimSpace(string(b)), err
 }
 
 // writeExisting writes to a file that must be there, as one of the kernel's.
