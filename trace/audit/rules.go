@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -137,7 +138,10 @@ func dirtyNeedless(e *Evidence) []violation {
 		}
 		// Much of the kernel dirties pages for good reasons; only a module that
 		// does it itself is to blame. A dirtying release is always the owner's.
-		if v.Value == 1 && !dirtiedByModule(v.Stack) {
+		// What that release dirties on its way was judged by it, as a whole:
+		// its own pins are out of the account by then, and those of others
+		// in the same folio may all be for reading.
+		if v.Value == 1 && (!dirtiedByModule(v.Stack) || inDirtyingRelease(v.Stack)) {
 			continue
 		}
 		out = append(out, violation{
@@ -147,6 +151,13 @@ func dirtyNeedless(e *Evidence) []violation {
 		})
 	}
 	return out
+}
+
+// inDirtyingRelease: the dirtying call came from unpin_user_pages_dirty_lock or its kin.
+func inDirtyingRelease(s Stack) bool {
+	return slices.ContainsFunc(s, func(f Frame) bool {
+		return f.Module == "" && strings.HasPrefix(f.Function, "unpin_user_page") && strings.Contains(f.Function, "dirty_lock")
+	})
 }
 
 // dirtiedByModule: a module called the dirtying helper directly.

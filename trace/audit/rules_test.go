@@ -124,6 +124,10 @@ func TestRules(t *testing.T) {
 		"dirty-needless: by the release": {
 			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 4, Stack: dirtiedAt, Op: read(nil)}}},
 			want:     []string{RuleDirtyNeedless}, pages: 4, severity: SeverityWarning},
+		"dirty-needless: within a dirtying release, which was judged itself": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
+				Stack: Stack{{Function: "folio_mark_dirty"}, {Function: "unpin_user_pages_dirty_lock"}, {Function: "drv_read", Module: "drv"}}}}},
+		},
 		"dirty-needless: by the module's own call": {
 			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
 				Stack: stack("set_page_dirty_lock", "drv:drv_finish")}}},
