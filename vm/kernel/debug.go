@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +30,7 @@ const debugSpace = 5 << 30
 type debugBuild struct {
 	apt     *apt
 	version string // of the source package
-	work    string // folder of this configuration and source, kept until it is done
+	work    string // folder with the sources and objects, kept until it is done
 	p       Progress
 }
 
@@ -135,8 +134,7 @@ func findDebug(ctx context.Context, h Host, p Progress) (*debugBuild, error) {
 			problems = append(problems, err)
 			continue
 		}
-		name := strings.TrimPrefix(debugLocalVersion(version), "-dio-debug-")
-		return &debugBuild{apt: a, version: version, p: p, work: filepath.Join(kernelDir(Debug), ".build-"+name)}, nil
+		return &debugBuild{apt: a, version: version, p: p, work: filepath.Join(kernelDir(Debug), ".build")}, nil
 	}
 	return nil, errors.Join(problems...)
 }
@@ -175,21 +173,15 @@ func candidate(ctx context.Context, h Host, sources []source, distro, suite, pkg
 // source fetches and unpacks the sources into the work folder.
 func (b *debugBuild) source(ctx context.Context) error {
 	ready := filepath.Join(b.work, "unpacked")
-	if _, err := os.Stat(ready); err == nil {
+	if version, err := os.ReadFile(ready); err == nil && strings.TrimSpace(string(version)) == b.version {
 		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	}
+	// Half an unpacking, or other sources.
+	if err := os.RemoveAll(b.work); err != nil {
 		return err
 	}
 	if err := roomFor(kernelDir(Debug), debugSpace); err != nil {
 		return err
-	}
-	// Half an unpacking, and builds of other configurations or sources.
-	if old, err := filepath.Glob(filepath.Join(kernelDir(Debug), ".build-*")); err == nil {
-		for _, o := range old {
-			if err := os.RemoveAll(o); err != nil {
-				return err
-			}
-		}
 	}
 	if err := os.MkdirAll(b.tree(), 0o755); err != nil {
 		return err
