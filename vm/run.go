@@ -181,7 +181,8 @@ func writeInitrd(t *initramfs.Tree, path string) error {
 	return nil
 }
 
-// tail is the last n lines of s that say something.
+// tail is the last lines of s that say something: n of them, or up to five
+// times as many where a complaint began further up, for its head tells most.
 func tail(s string, n int) string {
 	var lines []string
 	for _, l := range strings.Split(s, "\n") {
@@ -189,7 +190,14 @@ func tail(s string, n int) string {
 			lines = append(lines, l)
 		}
 	}
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	from := max(0, len(lines)-n)
+	for i := max(0, len(lines)-5*n); i < from; i++ {
+		if len(Complaints(lines[i])) > 0 {
+			from = i
+			break
+		}
+	}
+	return strings.Join(lines[from:], "\n")
 }
 
 // panicLine is the console's line that tells why the kernel stopped.

@@ -196,6 +196,12 @@ func TestTail(t *testing.T) {
 	if got := tail("a\r\n\nb\nc\n", 2); got != "b\nc" {
 		t.Errorf("%q", got)
 	}
+	if got := tail("before\n[ 3.0] Kernel panic - why\nRIP\nb\nc\n", 2); got != "[ 3.0] Kernel panic - why\nRIP\nb\nc" {
+		t.Errorf("%q", got)
+	}
+	if got := tail("[ 3.0] Oops\n"+strings.Repeat("x\n", 20), 2); got != "x\nx" {
+		t.Errorf("%q", got)
+	}
 	if got := panicLine("x\n[    3.000000] Kernel panic - not syncing: why\r\n"); got != "Kernel panic - not syncing: why" {
 		t.Errorf("%q", got)
 	}
