@@ -75,13 +75,14 @@
 #include <linux/xarray.h>
 
 #include "uapi/dio.h"
+#include "fault.h"
+#include "inject.h"
+#include "schedule.h"
 
 #define DIO_NAME		"dio"
 #define DIO_ALIGN		512	/* of addresses, lengths and offsets for O_DIRECT */
 #define DIO_INLINE_PAGES	8
-#define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
 #define DIO_MODEL_BROKEN	U8_MAX	/* dio_io.model: fails with EIO */
-#define DIO_QUARANTINE_PAGES	65536	/* the most that faults leak at a time */
 
 /* What a request needs of the configuration; copied when it begins. */
 struct dio_params {
@@ -95,15 +96,17 @@ struct dio_params {
 	u8 completion;		/* enum dio_completion */
 };
 
-/* What disk and tape need; in force when the request is submitted. */
-struct dio_timing {
-	u64 bandwidth;
-	u64 jitter_ns;
-	u64 reposition_ns;
-	u64 seed;
-	u32 distribution;	/* enum dio_distribution */
-	u32 queue_depth;
-};
+/* Whether the model keeps its own time: schedule.c. */
+static inline bool dio_timed(const struct dio_params *params)
+{
+	return params->model == DIO_MODEL_DISK || params->model == DIO_MODEL_TAPE;
+}
+
+/* Whether the device takes time at all. */
+static inline bool dio_takes_time(const struct dio_params *params)
+{
+	return params->latency_ns || dio_timed(params);
+}
 
 struct dio_settings {
 	struct rcu_head rcu;
@@ -111,16 +114,6 @@ struct dio_settings {
 	u64 store_limit;
 	struct dio_params params;
 	struct dio_timing timing;
-};
-
-/* The modelled device's time: ktime_get_ns() at which it will be free. */
-struct dio_schedule {
-	spinlock_t lock;	/* all below; task context only */
-	u64 busy_until;		/* disk: the link; tape: the head */
-	u64 head;		/* tape: position */
-	u64 random;
-	bool started;		/* tape: it was moved since it was rewound */
-	u64 slots[DIO_QUEUE_DEPTH_MAX];	/* disk: when each ends; a heap, earliest first */
 };
 
 struct dio_store {
@@ -160,43 +153,6 @@ struct dio_counters {
 	/* Requests whose time has come, for this CPU's work item. */
 	struct llist_head due ____cacheline_aligned_in_smp;
 	struct work_struct work;
-};
-
-struct dio_fault_state {
-	u32 every;
-	u32 hold_ms;
-	u64 left;		/* commits left when limited */
-	u64 occasions;
-	u64 committed;
-	bool armed;
-	bool limited;
-};
-
-struct dio_faults {
-	struct mutex arm_lock;	/* arming and disarming move the static key in step */
-	spinlock_t lock;	/* all below */
-	struct dio_fault_state state[DIO_FAULT_COUNT];
-	struct list_head pages;		/* struct dio_leaked_page */
-	struct list_head requests;	/* dio_request.parked, earliest first */
-	u64 nr_pages;
-	u64 nr_requests;
-	struct delayed_work give_back;	/* of requests held for hold_ms */
-};
-
-struct dio_inject_rule {
-	struct dio_inject rule;	/* as it was set, .armed */
-	u64 left;		/* U64_MAX: no limit */
-	u64 random;
-	u64 occasions;
-	u64 injected;
-};
-
-struct dio_injection {
-	struct mutex arm_lock;	/* arming and disarming move the static key in step */
-	spinlock_t lock;	/* all below; softirqs off */
-	struct dio_inject_rule rules[DIO_INJECT_COUNT];
-	struct dio_request *held;	/* until a later request has ended */
-	u64 held_at;			/* when it was to end */
 };
 
 struct dio_dev {
@@ -269,33 +225,6 @@ struct dio_io {
 	struct page *inline_pages[DIO_INLINE_PAGES];
 };
 
-enum dio_state {
-	DIO_STATE_QUEUED,
-	DIO_STATE_MOVING,
-	DIO_STATE_CANCELLED,
-};
-
-struct dio_request {
-	struct dio_io io;
-	struct dio_file *file;
-	struct kiocb *iocb;		/* NULL: synchronous */
-	union {
-		struct hrtimer timer;
-		struct list_head parked;	/* in dio_faults.requests, never told yet */
-	};
-	union {
-		struct llist_node due;
-		unsigned long release_at;	/* jiffies, parked */
-	};
-	struct completion *done;	/* synchronous: on the waiter's stack */
-	ssize_t result;
-	atomic_t state;			/* enum dio_state */
-	refcount_t refs;		/* the queue's, and a synchronous waiter's */
-	u8 epoch;
-	u8 by_timer;
-	u8 held;		/* dio_injection.held may be this one */
-};
-
 /* One call of read, write or transfer on its way in. */
 struct dio_call {
 	struct dio_file *file;
@@ -363,23 +292,6 @@ int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
 		enum dio_family family, bool nowait);
 void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
-/* schedule.c: when the device is done */
-static inline bool dio_timed(const struct dio_params *params)
-{
-	return params->model == DIO_MODEL_DISK || params->model == DIO_MODEL_TAPE;
-}
-
-/* Whether the device takes time at all. */
-static inline bool dio_takes_time(const struct dio_params *params)
-{
-	return params->latency_ns || dio_timed(params);
-}
-
-u64 dio_random(u64 *state);
-u64 dio_schedule(struct dio_dev *dev, const struct dio_params *params, loff_t pos,
-		 u32 bytes);
-void dio_schedule_reset(struct dio_dev *dev, const struct dio_timing *timing);
-
 /* model.c: what the device does with the bytes */
 ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp);
 ssize_t dio_model_copy(struct dio_call *call);
@@ -391,15 +303,6 @@ ssize_t dio_splice_read(struct file *file, loff_t *pos,
 			struct pipe_inode_info *pipe, size_t len,
 			unsigned int flags);
 int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t);
-
-/* request.c: requests that wait */
-int dio_requests_init(void);
-void dio_requests_exit(void);
-void dio_request_work(struct work_struct *work);
-ssize_t dio_request_submit(struct dio_call *call);
-void dio_request_due(struct dio_dev *dev, struct dio_request *req);
-void dio_request_tell(struct dio_request *req);
-int dio_poll(struct kiocb *iocb);
 
 /* flight.c: how many wait, and waiting for them */
 int dio_flight_begin(struct dio_file *file, const struct dio_params *params);
@@ -423,58 +326,5 @@ int dio_chrdev_init(void);
 void dio_chrdev_exit(void);
 int dio_chrdev_add(struct dio_dev *dev);
 void dio_chrdev_del(struct dio_dev *dev);
-
-/* inject.c: what goes wrong with the modelled device */
-DECLARE_STATIC_KEY_FALSE(dio_injecting);
-
-int __dio_inject(struct dio_call *call, size_t bytes, bool direct);
-void __dio_inject_passed(struct dio_dev *dev, u64 at);
-
-static inline int dio_inject(struct dio_call *call, size_t bytes, bool direct)
-{
-	if (static_branch_unlikely(&dio_injecting))
-		return __dio_inject(call, bytes, direct);
-	return 0;
-}
-
-static inline void dio_inject_passed(struct dio_dev *dev, u64 at)
-{
-	if (static_branch_unlikely(&dio_injecting))
-		__dio_inject_passed(dev, at);
-}
-
-void dio_inject_init(struct dio_dev *dev);
-void dio_inject_exit(struct dio_dev *dev);
-void dio_inject_io(struct dio_io *io, const struct dio_call *call);
-u64 dio_inject_hold(struct dio_dev *dev, struct dio_request *req, u64 at);
-void dio_inject_forget(struct dio_dev *dev, struct dio_request *req);
-int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject);
-int dio_inject_get(struct dio_dev *dev, struct dio_inject *inject);
-int dio_inject_clear(struct dio_dev *dev, const struct dio_inject *inject);
-
-/* fault.c: when to do wrong; quarantine.c: what is put aside meanwhile */
-DECLARE_STATIC_KEY_FALSE(dio_faults_armed);
-
-bool __dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id);
-
-/* True when @id is to be committed now; false costs one static branch. */
-static inline bool dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id)
-{
-	return static_branch_unlikely(&dio_faults_armed) && __dio_fault_hit(dev, id);
-}
-
-void dio_faults_init(struct dio_dev *dev);
-void dio_faults_exit(struct dio_dev *dev);
-int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault);
-int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault);
-int dio_fault_clear(struct dio_dev *dev, const struct dio_fault *fault);
-void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty);
-
-void dio_quarantine_init(struct dio_dev *dev);
-bool dio_quarantine_has_room(struct dio_dev *dev);
-bool dio_quarantine_page(struct dio_dev *dev, struct page *page, enum dio_hold hold);
-void dio_quarantine_request(struct dio_request *req);
-void dio_quarantine_count(struct dio_dev *dev, u64 *pages, u64 *requests);
-void dio_quarantine_drain(struct dio_dev *dev, u64 *pages, u64 *requests);
 
 #endif /* _DIO_H */

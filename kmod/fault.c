@@ -2,7 +2,7 @@
 /*
  * Bugs on purpose: when each is to be committed, and those that are committed
  * while pages are given back. The others stand where they happen, each behind
- * dio_fault_hit(): request.c (completions), rw.c (splice).
+ * dio_fault_hit(): finish.c (completions), rw.c (splice).
  *
  * With nothing armed all this costs one static branch per place.
  */

@@ -7,7 +7,7 @@
  * One rule an action. A request meets the rules once, on its way in; what they
  * decide travels with it. With no rule set this costs one static branch.
  */
-#include "dio.h"
+#include "request.h"
 
 #define DIO_REORDER_NS	(100 * NSEC_PER_MSEC)
 

@@ -10,7 +10,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
-#include "dio.h"
+#include "request.h"
 
 #define CREATE_TRACE_POINTS
 #include "trace.h"

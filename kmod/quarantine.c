@@ -8,12 +8,12 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
-#include "dio.h"
+#include "request.h"
 
 struct dio_leaked_page {
 	struct list_head link;
 	struct page *page;
-	enum dio_hold hold;
+	u8 hold;		/* enum dio_hold */
 };
 
 bool dio_quarantine_has_room(struct dio_dev *dev)
@@ -22,7 +22,7 @@ bool dio_quarantine_has_room(struct dio_dev *dev)
 }
 
 /* Puts a held page aside; false without memory, and then it isn't leaked. */
-bool dio_quarantine_page(struct dio_dev *dev, struct page *page, enum dio_hold hold)
+bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold)
 {
 	struct dio_faults *f = &dev->faults;
 	struct dio_leaked_page *leaked;

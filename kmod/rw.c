@@ -14,7 +14,7 @@
 #include <linux/mm.h>
 #include <linux/splice.h>
 
-#include "dio.h"
+#include "request.h"
 #include "trace.h"
 
 /*

@@ -21,7 +21,7 @@
 
 #include <linux/tracepoint.h>
 
-#include "dio.h"
+#include "request.h"
 
 #define dio_show_dir(write)	((write) ? "write" : "read")
 #define dio_show_kind(kind)				\

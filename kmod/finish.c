@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Requests that wait: how they end. Three ways lead here: the timer, which hands
+ * over to this CPU's worker or, where nothing has to sleep, finishes itself; the
+ * worker; and the poller.
+ */
+#include <linux/file.h>
+
+#include "request.h"
+#include "trace.h"
+
+/* Takes the request out of all counts; it's about to be told. */
+void dio_request_uncount(struct dio_request *req)
+{
+	struct dio_dev *dev = req->file->dev;
+
+	trace_dio_complete(req->io.req, req->io.kind, req->result);
+	dio_flight_end(req->file, req->epoch);
+	if (!req->iocb)
+		return;		/* its caller does the rest: dio_ended() */
+
+	dio_count(dev, completed);
+	if (req->result < 0)
+		dio_count(dev, failed);
+	dio_leave(dev);
+}
+
+/* Tells an asynchronous request's result and frees it. Nothing else is held. */
+void dio_request_tell(struct dio_request *req)
+{
+	struct kiocb *iocb = req->iocb;
+	ssize_t result = req->result;
+	bool twice;
+
+	twice = req->io.kind == DIO_KIND_POLLED &&
+		dio_fault_hit(req->file->dev, DIO_FAULT_DOUBLE_COMPLETE);
+
+	if (result > 0)
+		iocb->ki_pos = req->io.pos + result;
+	dio_request_uncount(req);
+	dio_ki_complete(iocb, result);
+	/*
+	 * The bug: harmless only here, for io_uring's polled completion just
+	 * notes the result, and the reaper can't run before we return to it.
+	 */
+	if (twice)
+		dio_ki_complete(iocb, result);
+	dio_request_put(req);
+}
+
+/* The bug of DIO_FAULT_EARLY_COMPLETE: told first, then done. */
+static void dio_request_early(struct dio_request *req)
+{
+	struct dio_dev *dev = req->file->dev;
+	struct dio_io *io = &req->io;
+	struct file *filp = get_file(req->iocb->ki_filp);
+
+	req->result = io->goal;
+	req->iocb->ki_pos = io->pos + io->goal;
+	trace_dio_complete(io->req, io->kind, req->result);
+	dio_count(dev, completed);
+	dio_ki_complete(req->iocb, req->result);
+
+	dio_io_release(dev, io, dio_model_move(dev, io, 0));
+	dio_flight_end(req->file, req->epoch);
+	dio_leave(dev);
+	dio_request_put(req);
+	fput(filp);	/* req->file, and with it dev, were ours until here */
+}
+
+/* A cancelled request arrives where it would have been finished. */
+static void dio_request_cancelled(struct dio_request *req)
+{
+	if (!req->iocb) {
+		/* The killed caller released the pages. */
+		dio_request_put(req);
+		return;
+	}
+	dio_io_release(req->file->dev, &req->io, 0);
+	req->result = -ECANCELED;
+	dio_request_tell(req);
+}
+
+/* Sleeps, unless req->by_timer. */
+static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
+{
+	struct dio_io *io = &req->io;
+	bool async = io->kind == DIO_KIND_ASYNC;
+
+	if (unlikely(req->held))
+		dio_inject_forget(dev, req);
+	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
+		dio_request_cancelled(req);
+		return;
+	}
+
+	if (async && io->hold != DIO_HOLD_NONE &&
+	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
+		dio_request_early(req);
+		return;
+	}
+
+	req->result = dio_model_move(dev, io, 0);
+	dio_io_release(dev, io, req->result);
+
+	if (req->iocb) {
+		if (async && dio_fault_hit(dev, DIO_FAULT_LOST_COMPLETE))
+			dio_quarantine_request(req);
+		else
+			dio_request_tell(req);
+		return;
+	}
+	dio_request_uncount(req);
+	complete(req->done);
+	dio_request_put(req);
+}
+
+static void dio_request_finish(struct dio_request *req)
+{
+	/* Outlives the request: see dio_dev_destroy(). */
+	struct dio_dev *dev = req->file->dev;
+	u64 at = ktime_to_ns(hrtimer_get_expires(&req->timer));
+
+	__dio_request_finish(dev, req);
+	dio_inject_passed(dev, at);
+}
+
+void dio_request_work(struct work_struct *work)
+{
+	struct dio_counters *c = container_of(work, struct dio_counters, work);
+	struct dio_request *req, *next;
+	struct llist_node *due;
+
+	/* First come, first served. */
+	due = llist_reverse_order(llist_del_all(&c->due));
+	llist_for_each_entry_safe(req, next, due, due) {
+		dio_request_finish(req);
+		cond_resched();
+	}
+}
+
+/* Hands a request to the worker, from any context. It's the worker's then. */
+void dio_request_due(struct dio_dev *dev, struct dio_request *req)
+{
+	struct dio_counters *c = raw_cpu_ptr(dev->counters);
+
+	if (llist_add(&req->due, &c->due))
+		queue_work(dev->wq, &c->work);
+}
+
+enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
+{
+	struct dio_request *req = container_of(timer, struct dio_request, timer);
+
+	if (req->by_timer && !static_branch_unlikely(&dio_faults_armed))
+		dio_request_finish(req);
+	else
+		dio_request_due(req->file->dev, req);
+	return HRTIMER_NORESTART;
+}
+
+/* io_uring's poller: finishes the request whose time has come. */
+int dio_poll(struct kiocb *iocb)
+{
+	struct dio_request *req = READ_ONCE(iocb->private);
+
+	if (ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
+		return 0;
+
+	dio_request_finish(req);
+	return 1;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Requests that wait: request.c submits, cancels and awaits them, finish.c ends
+ * them. Their life is told in dio.h.
+ */
+#ifndef _DIO_REQUEST_H
+#define _DIO_REQUEST_H
+
+#include <linux/hrtimer.h>
+#include <linux/list.h>
+#include <linux/llist.h>
+#include <linux/refcount.h>
+
+#include "dio.h"
+
+#define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
+
+enum dio_state {
+	DIO_STATE_QUEUED,
+	DIO_STATE_MOVING,
+	DIO_STATE_CANCELLED,
+};
+
+struct dio_request {
+	struct dio_io io;
+	struct dio_file *file;
+	struct kiocb *iocb;		/* NULL: synchronous */
+	union {
+		struct hrtimer timer;
+		struct list_head parked;	/* in dio_faults.requests, never told yet */
+	};
+	union {
+		struct llist_node due;
+		unsigned long release_at;	/* jiffies, parked */
+	};
+	struct completion *done;	/* synchronous: on the waiter's stack */
+	ssize_t result;
+	atomic_t state;			/* enum dio_state */
+	refcount_t refs;		/* the queue's, and a synchronous waiter's */
+	u8 epoch;
+	u8 by_timer;
+	u8 held;		/* dio_injection.held may be this one */
+};
+
+/* The one transition that decides between finishing and cancelling. */
+static inline bool dio_request_claim(struct dio_request *req, enum dio_state state)
+{
+	return atomic_cmpxchg(&req->state, DIO_STATE_QUEUED, state) == DIO_STATE_QUEUED;
+}
+
+/* request.c */
+int dio_requests_init(void);
+void dio_requests_exit(void);
+void dio_request_put(struct dio_request *req);
+ssize_t dio_request_submit(struct dio_call *call);
+
+/* finish.c */
+enum hrtimer_restart dio_request_timer(struct hrtimer *timer);
+void dio_request_work(struct work_struct *work);
+void dio_request_due(struct dio_dev *dev, struct dio_request *req);
+void dio_request_uncount(struct dio_request *req);
+void dio_request_tell(struct dio_request *req);
+int dio_poll(struct kiocb *iocb);
+
+#endif /* _DIO_REQUEST_H */
