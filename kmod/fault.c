@@ -33,7 +33,8 @@ static void dio_fault_disarm(struct dio_dev *dev, enum dio_fault_id id)
 
 	spin_lock_irqsave(&dev->faults.lock, flags);
 	was = s->armed;
-	s->armed = false;
+	/* As if it had never been armed: what is used up looks otherwise. */
+	*s = (struct dio_fault_state) { .committed = s->committed };
 	spin_unlock_irqrestore(&dev->faults.lock, flags);
 
 	if (was)

@@ -230,7 +230,8 @@ int dio_inject_clear(struct dio_dev *dev, const struct dio_inject *inject)
 			continue;
 		spin_lock_bh(&dev->inject.lock);
 		was = r->rule.armed;
-		r->rule.armed = 0;
+		/* As if it had never been set: what is used up looks otherwise. */
+		*r = (struct dio_inject_rule) { .injected = r->injected };
 		spin_unlock_bh(&dev->inject.lock);
 		if (was)
 			static_branch_dec(&dio_injecting);

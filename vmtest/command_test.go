@@ -35,7 +35,7 @@ func run(t *testing.T, args ...string) outcome {
 // runWithin is run for a command that makes many audits.
 func runWithin(t *testing.T, limit time.Duration, args ...string) outcome {
 	t.Helper()
-	return runFor(t, commandLimit, args...)
+	return runFor(t, limit, args...)
 }
 
 func runFor(t *testing.T, limit time.Duration, args ...string) outcome {

@@ -34,7 +34,7 @@ func TestDemoFaults(t *testing.T) {
 			Name, Rule string
 			State      struct {
 				Armed     bool
-				WasArmed  bool `json:"was_armed"`
+				UsedUp    bool `json:"used_up"`
 				Committed uint64
 			}
 		}
@@ -43,7 +43,7 @@ func TestDemoFaults(t *testing.T) {
 		t.Fatalf("%d faults are listed, the tour showed %d", len(listed.Faults), len(v.Tours[0].Faults))
 	}
 	for i, f := range v.Tours[0].Faults {
-		if want := listed.Faults[i]; f.Fault != want.Name || f.Rule != want.Rule || want.State.Armed || !want.State.WasArmed || want.State.Committed == 0 {
+		if want := listed.Faults[i]; f.Fault != want.Name || f.Rule != want.Rule || want.State.Armed || want.State.UsedUp || want.State.Committed == 0 {
 			t.Errorf("%+v is listed as %+v", f, want)
 		}
 		if f.Committed != 1 || !f.Caught || !f.Clean || f.Explain == "" || !strings.Contains(f.Where, "[dio]") || !strings.HasPrefix(f.Command, "dioctl ") {

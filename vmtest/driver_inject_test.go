@@ -197,7 +197,21 @@ func TestDriverInjectCommand(t *testing.T) {
 	if out, err := exec.Command("dioctl", "inject", "clear").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if r, err := d.Injection(ioctlapi.InjectShort); err != nil || r.Armed != 0 {
+	if r, err := d.Injection(ioctlapi.InjectShort); err != nil || r.Armed != 0 || r.Every != 0 {
 		t.Errorf("after clear: %+v, %v", r, err)
+	}
+
+	// Used up looks otherwise.
+	if err := d.Inject(ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Pread(openRaw(t, 0), make([]byte, 512), scratch); !errors.Is(err, unix.EIO) {
+		t.Errorf("read: %d, %v, want EIO", n, err)
+	}
+	if r, err := d.Injection(ioctlapi.InjectEIO); err != nil || r.Armed != 0 || r.Every != 1 || r.Count != 0 {
+		t.Errorf("used up: %+v, %v", r, err)
+	}
+	if o := mustRun(t, "dioctl", "inject", "list"); !strings.Contains(string(o.stdout), "used up") {
+		t.Errorf("the listing:\n%s", o.stdout)
 	}
 }

@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -217,10 +218,26 @@ func TestDriverFaultUsedUp(t *testing.T) {
 			t.Errorf("armed %d, count %d, %v; want %d", f.Armed, f.Count, err, want)
 		}
 		if want == 0 {
-			return
+			break
 		}
 		if n, err := unix.Pread(fd, mem, scratch); n != len(mem) || err != nil {
 			t.Fatal(n, err)
+		}
+	}
+	// It is still known how it was armed, until it's cleared; so the listing tells.
+	for _, c := range []struct {
+		every uint32
+		text  string
+	}{{1, "used up"}, {0, "no"}} {
+		if f, err := d.Fault(ioctlapi.FaultDirtyMissing); err != nil || f.Every != c.every || f.Committed == 0 {
+			t.Errorf("%s: every %d, committed %d, %v", c.text, f.Every, f.Committed, err)
+		}
+		listed := string(mustRun(t, "dioctl", "fault", "list").stdout)
+		if _, line, _ := strings.Cut(listed, "dirty-missing"); !strings.HasPrefix(strings.TrimSpace(line), c.text+" ") {
+			t.Errorf("want %q in the listing:\n%s", c.text, listed)
+		}
+		if err := d.ClearFault(ioctlapi.FaultDirtyMissing); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

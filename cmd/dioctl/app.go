@@ -19,9 +19,12 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		// Errors are rendered once, by main.
-		ExitErrHandler:         func(*cli.Context, error) {},
-		HideVersion:            true,
-		UseShortOptionHandling: true,
+		ExitErrHandler: func(*cli.Context, error) {},
+		HideVersion:    true,
+		// What is repeatable is repeated: a comma belongs to the value, as in
+		// --device edu,dma_mask=0xffff.
+		DisableSliceFlagSeparator: true,
+		UseShortOptionHandling:    true,
 		Commands: []*cli.Command{
 			infoCommand(),
 			configCommand(),

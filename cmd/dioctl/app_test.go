@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"dio/ioctlapi"
@@ -154,5 +156,25 @@ func TestCopyBetweenFiles(t *testing.T) {
 	status, out, msg = dioctl(t, "read", "--discard", "--sha256", "--length", "7", src)
 	if status != exitGood || !strings.Contains(out, "7 bytes") || !strings.Contains(out, "sha256") {
 		t.Error(status, out, msg)
+	}
+}
+
+// What stands in a repeatable flag's value is passed on whole.
+func TestRepeatableFlagsKeepCommas(t *testing.T) {
+	app := newApp(&bytes.Buffer{}, &bytes.Buffer{})
+	run := app.Command("vm").Command("run")
+	var got [][]string
+	run.Action = func(c *cli.Context) error {
+		spec, err := specFromFlags(c)
+		got = [][]string{spec.Devices, spec.QEMU, spec.Env}
+		return err
+	}
+	if err := app.Run([]string{"dioctl", "vm", "run", "--device", "edu,dma_mask=0xffff", "--device", "pci-testdev", "--qemu-arg", "-drive",
+		"--qemu-arg", "if=none,id=a", "--env", "LIST=a,b", "--", "true"}); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"edu,dma_mask=0xffff", "pci-testdev"}, {"-drive", "if=none,id=a"}, {"LIST=a,b"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

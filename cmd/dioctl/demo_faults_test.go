@@ -82,7 +82,7 @@ func TestFormatExact(t *testing.T) {
 	}
 }
 
-// What is armed, what was and what never was are kept apart.
+// What is armed, what is used up and what is neither are kept apart.
 func TestFaultState(t *testing.T) {
 	for _, c := range []struct {
 		fault ioctlapi.Fault
@@ -91,8 +91,8 @@ func TestFaultState(t *testing.T) {
 		{ioctlapi.Fault{}, "no"},
 		{ioctlapi.Fault{Armed: 1, Every: 1}, "yes"},
 		{ioctlapi.Fault{Armed: 1, Every: 3, Count: 2}, "1 in 3, 2 left"},
-		{ioctlapi.Fault{Every: 1, Count: 2, Occasions: 9}, "cleared, 2 left"},
-		{ioctlapi.Fault{Every: 1, Occasions: 9, Committed: 9}, "no more: used up or cleared"},
+		{ioctlapi.Fault{Every: 1, Occasions: 9, Committed: 9}, "used up"},
+		{ioctlapi.Fault{Committed: 9}, "no"}, // cleared
 	} {
 		if got := faultState(c.fault).armedText(); got != c.text {
 			t.Errorf("%+v: %q, want %q", c.fault, got, c.text)

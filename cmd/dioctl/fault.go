@@ -60,8 +60,8 @@ type faultView struct {
 }
 
 type faultStateView struct {
-	Armed     bool   `json:"armed"`     // false also once a count is used up
-	WasArmed  bool   `json:"was_armed"` // it isn't any more: used up, or cleared
+	Armed     bool   `json:"armed"`   // it will be committed again
+	UsedUp    bool   `json:"used_up"` // it was, as often as was asked for, and not cleared since
 	Every     uint32 `json:"every"`
 	Remaining uint64 `json:"remaining"` // 0 while armed: without end
 	HoldMS    uint32 `json:"hold_ms"`
@@ -119,23 +119,19 @@ func (v *faultsView) text(w io.Writer) {
 	}
 }
 
-// faultState tells what the driver says of a fault. It keeps the numbers with
-// which a fault was armed last.
+// faultState tells what the driver says of a fault. It forgets how one was armed
+// once that is cleared, not when it's used up.
 func faultState(f ioctlapi.Fault) *faultStateView {
 	armed := f.Armed != 0
 	return &faultStateView{armed, !armed && f.Every > 0, f.Every, f.Count, f.HoldMS, f.Occasions, f.Committed}
 }
 
-// armedText keeps apart what will be committed again and what won't. Of a fault
-// with nothing left only the driver knows whether it was cleared before that.
 func (s *faultStateView) armedText() string {
 	switch {
-	case !s.Armed && !s.WasArmed:
-		return "no"
-	case !s.Armed && s.Remaining > 0:
-		return fmt.Sprintf("cleared, %d left", s.Remaining)
+	case s.UsedUp:
+		return "used up"
 	case !s.Armed:
-		return "no more: used up or cleared"
+		return "no"
 	}
 	text := "yes"
 	if s.Every > 1 {

@@ -52,7 +52,11 @@ func (v *injectView) text(w io.Writer) {
 	rows := []string{"ACTION\tSET\tEVERY\tSEED\tOF\tBYTES\tDELAY\tREMAINING\tOCCASIONS\tINJECTED"}
 	for _, r := range v.Rules {
 		if r.Armed == 0 {
-			rows = append(rows, fmt.Sprintf("%s\tno\t\t\t\t\t\t\t%d\t%d", r.Action, r.Occasions, r.Injected))
+			set := "no"
+			if r.Every > 0 { // the driver forgets what is cleared
+				set = "used up"
+			}
+			rows = append(rows, fmt.Sprintf("%s\t%s\t\t\t\t\t\t\t%d\t%d", r.Action, set, r.Occasions, r.Injected))
 			continue
 		}
 		of, span, left := "reads, writes", fmt.Sprintf("%d on", r.Offset), "no limit"

@@ -101,7 +101,9 @@
  *                     wraps. ENOSPC as for write. EAGAIN: too many in flight.
  *                     EINTR: killed while it waited.
  * DIO_IOC_FAULT_ARM   (CAP_SYS_ADMIN) Makes the driver commit a bug: see below.
- * DIO_IOC_FAULT_GET   How a fault is armed and how often it was committed.
+ * DIO_IOC_FAULT_GET   How a fault is armed and how often it was committed. Used
+ *                     up: `armed` and `count` are 0, `every` is what it was.
+ *                     Never armed, or cleared: `every` is 0.
  * DIO_IOC_FAULT_CLEAR (CAP_SYS_ADMIN) Disarms one fault, or all with
  *                     DIO_FAULT_NONE, and does what DIO_IOC_DRAIN does.
  * DIO_IOC_DRAIN       (CAP_SYS_ADMIN) Gives back all that faults put aside:
@@ -118,7 +120,8 @@
  * DIO_IOC_INJECT      (CAP_SYS_ADMIN) Sets the rule of one action, in place of an
  *                     earlier one: what goes wrong with the modelled device,
  *                     while the driver stays correct.
- * DIO_IOC_INJECT_GET  The rule of one action, and how often it was met.
+ * DIO_IOC_INJECT_GET  The rule of one action, and how often it was met. Used up
+ *                     and cleared are told apart as by DIO_IOC_FAULT_GET.
  * DIO_IOC_INJECT_CLEAR (CAP_SYS_ADMIN) Removes the rule of one action, or all
  *                     with DIO_INJECT_NONE.
  *
