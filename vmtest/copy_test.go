@@ -48,6 +48,8 @@ type stats struct {
 	InFlight      uint64 `json:"in_flight"`
 	InFlightPeak  uint64 `json:"in_flight_peak"`
 	BytesCopied   uint64 `json:"bytes_copied"`
+	BytesWritten  uint64 `json:"bytes_written"`
+	Stalls        uint64 `json:"stalls"`
 }
 
 func resetStats(t *testing.T) { t.Helper(); mustRun(t, "dioctl", "stats", "--reset") }

@@ -26,6 +26,8 @@ type tourView struct {
 	Steps []stepView `json:"steps"`
 	// Faults sums the tour of faults up.
 	Faults []faultProof `json:"faults,omitempty"`
+	// Tape has the runs of the tour of the tape.
+	Tape []tapeRun `json:"tape,omitempty"`
 }
 
 type stepView struct {
