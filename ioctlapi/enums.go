@@ -159,9 +159,11 @@ const (
 	FeatureCancel  Features = 1 << 8
 	FeatureInject  Features = 1 << 9
 	FeatureDiscard Features = 1 << 10
+	FeatureRemoval Features = 1 << 13 // can be unbound while it is used
 )
 
-var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject", "discard"}
+var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject", "discard",
+	"buffers", "uring_cmd", "removal"}
 
 // ConfigFields are the bits of Config.Fields.
 type ConfigFields uint64

@@ -216,6 +216,20 @@ static inline int dio_import_user(int rw, void __user *buf, size_t len,
 #define DIO_FOP_FLAGS
 #endif
 
+/* 6.11: platform_driver.remove() returns nothing */
+struct platform_device;
+void dio_unbind(struct platform_device *pdev);
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+static inline int dio_platform_remove(struct platform_device *pdev)
+{
+	dio_unbind(pdev);
+	return 0;
+}
+#else
+#define dio_platform_remove	dio_unbind
+#endif
+
 /* 6.13: hrtimer_setup(), and hrtimer_init() went later */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 static inline void dio_hrtimer_setup(struct hrtimer *timer,

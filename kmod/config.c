@@ -28,6 +28,12 @@ int dio_settings_init(struct dio_dev *dev)
 	s = kzalloc_obj(*s, GFP_KERNEL);
 	if (!s)
 		return -ENOMEM;
+	/* Removal can't fail. */
+	dev->last_settings = kzalloc_obj(*s, GFP_KERNEL);
+	if (!dev->last_settings) {
+		kfree(s);
+		return -ENOMEM;
+	}
 
 	s->params.model = DIO_MODEL_RAM;
 	s->params.family = DIO_FAMILY_PIN;
@@ -44,6 +50,13 @@ int dio_settings_init(struct dio_dev *dev)
 	WRITE_ONCE(dev->store.limit, s->store_limit >> PAGE_SHIFT);
 	rcu_assign_pointer(dev->settings, s);
 	return 0;
+}
+
+/* Nobody reads them any more. */
+void dio_settings_exit(struct dio_dev *dev)
+{
+	kfree(rcu_dereference_protected(dev->settings, true));
+	kfree(dev->last_settings);
 }
 
 u64 dio_capacity(struct dio_dev *dev)
@@ -206,6 +219,10 @@ int dio_set_config(struct dio_dev *dev, const struct dio_config *config)
 		goto out_free;
 	}
 
+	if (dev->gone) {
+		ret = -ENODEV;
+		goto out_unlock;
+	}
 	old = dio_locked_settings(dev);
 	*new = *old;
 	ret = dio_apply(new, config);

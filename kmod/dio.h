@@ -4,9 +4,10 @@
  *
  * Objects and who keeps them
  * --------------------------
- * struct dio_dev       The device. Lives from module load to unload; an open
- *                      file, and so each kiocb and each mapping, keeps the
- *                      module, hence the device.
+ * struct dio_dev       The device. Made when it's bound, gone when it's unbound:
+ *                      then nobody can begin a request any more. Freed when the
+ *                      last open file is closed, which each kiocb and each
+ *                      mapping holds; that keeps the module, too.
  * struct dio_file      An open file. Freed in ->release().
  * struct dio_io        What one request holds: the caller's pages and where its
  *                      bytes go. On the caller's stack for a request that is
@@ -38,9 +39,16 @@
  * the pages are released and the request is out of every count before, and the
  * kiocb is not touched after.
  *
+ * Removal takes no request from its owner: it makes those that wait due at once,
+ * and who finishes one sees that the device is gone. So a request is linked into
+ * its CPU's list, and its timer started, in one go.
+ *
  * Lock order
  * ----------
  *   mmap_lock > dio_dev.config_lock
+ *   mmap_lock > a store page's lock
+ *   dio_dev.files_lock > the mappings' and page tables' locks
+ *   dio_counters.lock > hrtimer's and workqueue's own locks
  *   dio_file.splice_lock
  *   dio_dev.fsync_lock
  *   dio_dev.config_lock > dio_dev.schedule.lock
@@ -108,9 +116,16 @@ static inline bool dio_takes_time(const struct dio_params *params)
 	return params->latency_ns || dio_timed(params);
 }
 
+/* Who may begin. */
+enum dio_gate {
+	DIO_GATE_OPEN,
+	DIO_GATE_CLOSED,	/* nobody: config_lock's holder wants the device idle */
+	DIO_GATE_GONE,		/* nobody, for the device is */
+};
+
 struct dio_settings {
 	struct rcu_head rcu;
-	bool closed;		/* nobody may begin: config_lock's holder wants the device idle */
+	u8 gate;		/* enum dio_gate */
 	u64 store_limit;
 	struct dio_params params;
 	struct dio_timing timing;
@@ -150,14 +165,19 @@ struct dio_counters {
 	u64 injected_shorts;
 	u64 injected_delays;
 	u64 injected_reorders;
+	/* Requests that were queued here, until they're finished. */
+	spinlock_t lock ____cacheline_aligned_in_smp;	/* softirqs off */
+	struct list_head waiting;
 	/* Requests whose time has come, for this CPU's work item. */
-	struct llist_head due ____cacheline_aligned_in_smp;
+	struct llist_head due;
 	struct work_struct work;
 };
 
 struct dio_dev {
 	struct device dev;
 	struct cdev cdev;
+	u32 index;			/* the N of its name */
+	bool gone;			/* removed: set once, under config_lock */
 	struct dio_settings __rcu *settings;
 	struct dio_counters __percpu *counters;
 	struct workqueue_struct *wq;
@@ -172,6 +192,11 @@ struct dio_dev {
 	wait_queue_head_t idle;
 	struct mutex fsync_lock;	/* one fsync flips the epoch at a time */
 
+	struct mutex files_lock;	/* the list below */
+	struct list_head files;		/* struct dio_file */
+	wait_queue_head_t removal;	/* woken by it */
+
+	struct dio_settings *last_settings;	/* what removal will put in force */
 	struct mutex config_lock;	/* settings and counter_base are replaced */
 	struct dio_stats counter_base;	/* sums at the last reset */
 	struct dio_faults faults;
@@ -180,6 +205,8 @@ struct dio_dev {
 
 struct dio_file {
 	struct dio_dev *dev;
+	struct file *filp;
+	struct list_head link;		/* in dio_dev.files */
 	atomic_t in_flight;
 	struct task_struct *splicer;	/* within ->splice_read() for DIO_FAULT_SYNC_AS_ASYNC */
 	struct mutex splice_lock;
@@ -253,8 +280,18 @@ static inline u64 dio_next_req(struct dio_dev *dev)
 	return this_cpu_add_return(dev->counters->next_req, nr_cpu_ids);
 }
 
+static inline bool dio_gone(const struct dio_dev *dev)
+{
+	return READ_ONCE(dev->gone);
+}
+
+/* device.c: a device's life */
+struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index);
+void dio_dev_remove(struct dio_dev *dev);
+
 /* config.c: the configuration */
 int dio_settings_init(struct dio_dev *dev);
+void dio_settings_exit(struct dio_dev *dev);
 void dio_get_config(struct dio_dev *dev, struct dio_config *config);
 int dio_set_config(struct dio_dev *dev, const struct dio_config *config);
 u64 dio_capacity(struct dio_dev *dev);
@@ -264,6 +301,7 @@ int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
 int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
 	       struct dio_settings *new);
 int dio_drop(struct dio_dev *dev, u64 pos, u64 end);
+void dio_shut(struct dio_dev *dev);
 
 static inline void dio_leave(struct dio_dev *dev)
 {
@@ -316,12 +354,12 @@ int dio_discard(struct dio_file *file, fmode_t mode, struct dio_discard *d);
 
 /* mmap.c */
 int dio_mmap(struct file *file, struct vm_area_struct *vma);
+void dio_unmap(struct dio_dev *dev);
 
 /* ioctl.c */
 long dio_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 
 /* chrdev.c */
-extern const struct file_operations dio_fops;
 int dio_chrdev_init(void);
 void dio_chrdev_exit(void);
 int dio_chrdev_add(struct dio_dev *dev);

@@ -41,8 +41,8 @@ static void dio_fault_disarm(struct dio_dev *dev, enum dio_fault_id id)
 		static_branch_dec(&dio_faults_armed);
 }
 
-/* No request is left. */
-void dio_faults_exit(struct dio_dev *dev)
+/* Disarms all, gives all back. */
+void dio_faults_disarm(struct dio_dev *dev)
 {
 	u64 pages, requests;
 	int id;
@@ -52,6 +52,12 @@ void dio_faults_exit(struct dio_dev *dev)
 		dio_fault_disarm(dev, id);
 	mutex_unlock(&dev->faults.arm_lock);
 	dio_quarantine_drain(dev, &pages, &requests);
+}
+
+/* No request is left. */
+void dio_faults_exit(struct dio_dev *dev)
+{
+	dio_faults_disarm(dev);
 	cancel_delayed_work_sync(&dev->faults.give_back);
 }
 

@@ -33,7 +33,7 @@ struct dio_faults {
 	spinlock_t lock;	/* all below */
 	struct dio_fault_state state[DIO_FAULT_COUNT];
 	struct list_head pages;		/* struct dio_leaked_page */
-	struct list_head requests;	/* dio_request.parked, earliest first */
+	struct list_head requests;	/* dio_request.link, earliest first */
 	u64 nr_pages;
 	u64 nr_requests;
 	struct delayed_work give_back;	/* of requests held for hold_ms */
@@ -50,6 +50,7 @@ static inline bool dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id)
 }
 
 void dio_faults_init(struct dio_dev *dev);
+void dio_faults_disarm(struct dio_dev *dev);
 void dio_faults_exit(struct dio_dev *dev);
 int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault);
 int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault);

@@ -68,6 +68,14 @@ static void dio_request_early(struct dio_request *req)
 	fput(filp);	/* req->file, and with it dev, were ours until here */
 }
 
+/* The request is being finished, or given up by its killed caller. */
+void dio_request_unlink(struct dio_request *req)
+{
+	spin_lock_bh(&req->queue->lock);
+	list_del_init(&req->link);
+	spin_unlock_bh(&req->queue->lock);
+}
+
 /* A cancelled request arrives where it would have been finished. */
 static void dio_request_cancelled(struct dio_request *req)
 {
@@ -87,6 +95,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 	struct dio_io *io = &req->io;
 	bool async = io->kind == DIO_KIND_ASYNC;
 
+	dio_request_unlink(req);
 	if (unlikely(req->held))
 		dio_inject_forget(dev, req);
 	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
@@ -94,13 +103,13 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 		return;
 	}
 
-	if (async && io->hold != DIO_HOLD_NONE &&
+	if (async && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
 		dio_request_early(req);
 		return;
 	}
 
-	req->result = dio_model_move(dev, io, 0);
+	req->result = dio_gone(dev) ? -ENODEV : dio_model_move(dev, io, 0);
 	dio_io_release(dev, io, req->result);
 
 	if (req->iocb) {
@@ -117,7 +126,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 
 static void dio_request_finish(struct dio_request *req)
 {
-	/* Outlives the request: see dio_dev_destroy(). */
+	/* Outlives the request: see dio_dev_free(). */
 	struct dio_dev *dev = req->file->dev;
 	u64 at = ktime_to_ns(hrtimer_get_expires(&req->timer));
 
@@ -159,12 +168,33 @@ enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
+/*
+ * The device is gone: nobody has to wait any longer. Those whose timer isn't ours
+ * to stop are on their way, those that are polled will be seen by their poller.
+ */
+void dio_requests_hurry(struct dio_dev *dev)
+{
+	struct dio_request *req;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct dio_counters *c = per_cpu_ptr(dev->counters, cpu);
+
+		spin_lock_bh(&c->lock);
+		list_for_each_entry(req, &c->waiting, link)
+			if (hrtimer_try_to_cancel(&req->timer) == 1)
+				dio_request_due(dev, req);
+		spin_unlock_bh(&c->lock);
+	}
+}
+
 /* io_uring's poller: finishes the request whose time has come. */
 int dio_poll(struct kiocb *iocb)
 {
 	struct dio_request *req = READ_ONCE(iocb->private);
 
-	if (ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
+	if (!dio_gone(req->file->dev) &&
+	    ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
 		return 0;
 
 	dio_request_finish(req);

@@ -58,26 +58,28 @@ unsigned int dio_flight_count(struct dio_dev *dev)
 int dio_flight_nap(const struct dio_call *call)
 {
 	struct dio_file *file = call->file;
+	struct dio_dev *dev = file->dev;
 	int epoch, ret = 0;
+	DEFINE_WAIT(wait);
 	ktime_t until;
 
 	epoch = dio_flight_begin(file, &call->params);
 	if (epoch < 0)
 		return epoch;
 
-	until = ns_to_ktime(dio_schedule(file->dev, &call->params, call->pos,
+	until = ns_to_ktime(dio_schedule(dev, &call->params, call->pos,
 					 iov_iter_count(call->iter)));
 
 	for (;;) {
-		set_current_state(TASK_KILLABLE);
-		if (fatal_signal_pending(current)) {
-			__set_current_state(TASK_RUNNING);
+		prepare_to_wait(&dev->removal, &wait, TASK_KILLABLE);
+		if (fatal_signal_pending(current))
 			ret = -EINTR;
-			break;
-		}
-		if (!schedule_hrtimeout(&until, HRTIMER_MODE_ABS))
+		else if (dio_gone(dev))
+			ret = -ENODEV;
+		if (ret || !schedule_hrtimeout(&until, HRTIMER_MODE_ABS))
 			break;
 	}
+	finish_wait(&dev->removal, &wait);
 	dio_flight_end(file, epoch);
 	return ret;
 }
@@ -96,6 +98,8 @@ int dio_fsync(struct file *filp, loff_t start, loff_t end, int datasync)
 	unsigned int epoch;
 	int ret;
 
+	if (dio_gone(dev))
+		return -ENODEV;
 	if (mutex_lock_killable(&dev->fsync_lock))
 		return -EINTR;
 

@@ -14,7 +14,7 @@
 
 /*
  * Begins a request: fills @params and counts it in, until dio_leave(). Waits
- * only while a change of configuration has the gate closed.
+ * only while a change of configuration has the gate closed. ENODEV: removed.
  */
 int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
 {
@@ -23,7 +23,7 @@ int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
 	for (;;) {
 		rcu_read_lock();
 		s = rcu_dereference(dev->settings);
-		if (likely(!s->closed)) {
+		if (likely(s->gate == DIO_GATE_OPEN)) {
 			dio_count(dev, entered);
 			*params = s->params;
 			rcu_read_unlock();
@@ -31,6 +31,8 @@ int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
 		}
 		rcu_read_unlock();
 
+		if (dio_gone(dev))
+			return -ENODEV;
 		if (nowait)
 			return -EAGAIN;
 		if (mutex_lock_killable(&dev->config_lock))
@@ -71,7 +73,7 @@ static int dio_drop_pages(struct dio_dev *dev, struct dio_settings *old,
 	shut = kmemdup(old, sizeof(*old), GFP_KERNEL);
 	if (!shut)
 		return -ENOMEM;
-	shut->closed = true;
+	shut->gate = DIO_GATE_CLOSED;
 
 	rcu_assign_pointer(dev->settings, shut);
 	/* Who saw the gate open is counted in after this. */
@@ -106,7 +108,26 @@ int dio_drop(struct dio_dev *dev, u64 pos, u64 end)
 		return -EINTR;
 	s = rcu_dereference_protected(dev->settings,
 				      lockdep_is_held(&dev->config_lock));
-	ret = dio_drop_pages(dev, s, s, pos, end);
+	ret = dev->gone ? -ENODEV : dio_drop_pages(dev, s, s, pos, end);
 	mutex_unlock(&dev->config_lock);
 	return ret;
+}
+
+/* Closes the gate for good. Who was in may still be. */
+void dio_shut(struct dio_dev *dev)
+{
+	struct dio_settings *last = dev->last_settings;
+	struct dio_settings *old;
+
+	mutex_lock(&dev->config_lock);
+	old = rcu_dereference_protected(dev->settings,
+					lockdep_is_held(&dev->config_lock));
+	*last = *old;
+	last->gate = DIO_GATE_GONE;
+	dev->last_settings = NULL;
+	/* Before the gate's: who is turned away there looks for the reason here. */
+	WRITE_ONCE(dev->gone, true);
+	rcu_assign_pointer(dev->settings, last);
+	mutex_unlock(&dev->config_lock);
+	kfree_rcu(old, rcu);
 }

@@ -32,12 +32,13 @@ static int dio_do_info(struct file *filp, union dio_arg *arg)
 			    DIO_FEATURE_MMAP | DIO_FEATURE_SPLICE |
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
 			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
-			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD,
+			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD |
+			    DIO_FEATURE_REMOVAL,
 		.capacity = dio_capacity(file->dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,
 		.page_size = PAGE_SIZE,
-		.index = MINOR(file->dev->dev.devt),
+		.index = file->dev->index,
 		.driver = DIO_NAME,
 	};
 	return 0;
@@ -140,26 +141,29 @@ static int dio_do_discard(struct file *filp, union dio_arg *arg)
 	return dio_discard(filp->private_data, filp->f_mode, &arg->discard);
 }
 
+#define DIO_ADMIN	BIT(0)	/* needs CAP_SYS_ADMIN */
+#define DIO_GONE_TOO	BIT(1)	/* works when the device was removed */
+
 static const struct dio_command {
 	unsigned int cmd;
 	u32 size;	/* today's */
 	u32 min;	/* the first version's: never changes once released */
-	bool admin;
+	u32 flags;
 	int (*run)(struct file *filp, union dio_arg *arg);
 } dio_commands[] = {
-	{ DIO_IOC_INFO, sizeof(struct dio_info), 56, false, dio_do_info },
-	{ DIO_IOC_GET_CONFIG, sizeof(struct dio_config), 72, false, dio_do_get_config },
-	{ DIO_IOC_SET_CONFIG, sizeof(struct dio_config), 72, true, dio_do_set_config },
-	{ DIO_IOC_STATS, sizeof(struct dio_stats), 160, false, dio_do_stats },
-	{ DIO_IOC_TRANSFER, sizeof(struct dio_transfer), 40, false, dio_do_transfer },
-	{ DIO_IOC_FAULT_ARM, sizeof(struct dio_fault), 48, true, dio_do_fault_arm },
-	{ DIO_IOC_FAULT_GET, sizeof(struct dio_fault), 48, false, dio_do_fault_get },
-	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, true, dio_do_fault_clear },
-	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, true, dio_do_drain },
-	{ DIO_IOC_DISCARD, sizeof(struct dio_discard), 40, false, dio_do_discard },
-	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, true, dio_do_inject },
-	{ DIO_IOC_INJECT_GET, sizeof(struct dio_inject), 80, false, dio_do_inject_get },
-	{ DIO_IOC_INJECT_CLEAR, sizeof(struct dio_inject), 80, true, dio_do_inject_clear },
+	{ DIO_IOC_INFO, sizeof(struct dio_info), 56, DIO_GONE_TOO, dio_do_info },
+	{ DIO_IOC_GET_CONFIG, sizeof(struct dio_config), 72, 0, dio_do_get_config },
+	{ DIO_IOC_SET_CONFIG, sizeof(struct dio_config), 72, DIO_ADMIN, dio_do_set_config },
+	{ DIO_IOC_STATS, sizeof(struct dio_stats), 160, DIO_GONE_TOO, dio_do_stats },
+	{ DIO_IOC_TRANSFER, sizeof(struct dio_transfer), 40, 0, dio_do_transfer },
+	{ DIO_IOC_FAULT_ARM, sizeof(struct dio_fault), 48, DIO_ADMIN, dio_do_fault_arm },
+	{ DIO_IOC_FAULT_GET, sizeof(struct dio_fault), 48, 0, dio_do_fault_get },
+	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, DIO_ADMIN, dio_do_fault_clear },
+	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, DIO_ADMIN, dio_do_drain },
+	{ DIO_IOC_DISCARD, sizeof(struct dio_discard), 40, 0, dio_do_discard },
+	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, DIO_ADMIN, dio_do_inject },
+	{ DIO_IOC_INJECT_GET, sizeof(struct dio_inject), 80, 0, dio_do_inject_get },
+	{ DIO_IOC_INJECT_CLEAR, sizeof(struct dio_inject), 80, DIO_ADMIN, dio_do_inject_clear },
 };
 
 /* The command, whatever size the caller's struct has. */
@@ -177,6 +181,7 @@ static const struct dio_command *dio_find_command(unsigned int cmd)
 long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 {
 	const struct dio_command *command = dio_find_command(cmd);
+	struct dio_file *file = filp->private_data;
 	void __user *user = (void __user *)uarg;
 	union dio_arg arg;
 	u32 size;
@@ -193,7 +198,9 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	if (!command)
 		return -ENOTTY;
-	if (command->admin && !capable(CAP_SYS_ADMIN))
+	if (dio_gone(file->dev) && !(command->flags & DIO_GONE_TOO))
+		return -ENODEV;
+	if (command->flags & DIO_ADMIN && !capable(CAP_SYS_ADMIN))
 		return -EPERM;
 
 	if (get_user(size, (u32 __user *)user))

@@ -44,13 +44,20 @@ bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold)
 /* Puts a finished request aside, untold. */
 void dio_quarantine_request(struct dio_request *req)
 {
-	struct dio_faults *f = &req->file->dev->faults;
+	struct dio_dev *dev = req->file->dev;
+	struct dio_faults *f = &dev->faults;
 	unsigned long delay, flags;
 
 	spin_lock_irqsave(&f->lock, flags);
+	/* Its removal has emptied this, or is about to. */
+	if (dio_gone(dev)) {
+		spin_unlock_irqrestore(&f->lock, flags);
+		dio_request_tell(req);
+		return;
+	}
 	delay = msecs_to_jiffies(f->state[DIO_FAULT_LOST_COMPLETE].hold_ms);
 	req->release_at = jiffies + delay;
-	list_add_tail(&req->parked, &f->requests);
+	list_add_tail(&req->link, &f->requests);
 	f->nr_requests++;
 	/* An earlier one's turn comes first; its end looks after this one. */
 	schedule_delayed_work(&f->give_back, delay);
@@ -62,8 +69,8 @@ static u64 dio_tell_parked(struct list_head *parked)
 	struct dio_request *req, *next;
 	u64 told = 0;
 
-	list_for_each_entry_safe(req, next, parked, parked) {
-		list_del(&req->parked);
+	list_for_each_entry_safe(req, next, parked, link) {
+		list_del(&req->link);
 		dio_request_tell(req);
 		told++;
 	}
@@ -79,9 +86,9 @@ static void dio_give_back(struct work_struct *work)
 	LIST_HEAD(ripe);
 
 	spin_lock_irqsave(&f->lock, flags);
-	list_for_each_entry_safe(req, next, &f->requests, parked) {
+	list_for_each_entry_safe(req, next, &f->requests, link) {
 		if (time_after_eq(jiffies, req->release_at)) {
-			list_move_tail(&req->parked, &ripe);
+			list_move_tail(&req->link, &ripe);
 			f->nr_requests--;
 		} else if (!more || time_before(req->release_at, soonest)) {
 			soonest = req->release_at;

@@ -56,6 +56,7 @@ static int dio_request_cancel(struct kiocb *iocb)
 static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 			      const struct dio_params *params)
 {
+	struct dio_counters *c;
 	ktime_t at = ns_to_ktime(dio_schedule(dev, params, req->io.pos, req->io.goal));
 
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
@@ -73,13 +74,21 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 			kiocb_set_cancel_fn(req->iocb, dio_request_cancel);
 	}
 
+	c = raw_cpu_ptr(dev->counters);
+	req->queue = c;
+
+	/* Linked and started at once, or dio_requests_hurry() might come between. */
+	spin_lock_bh(&c->lock);
+	list_add_tail(&req->link, &c->waiting);
+	if (req->io.kind != DIO_KIND_POLLED) {
+		if ((dio_takes_time(params) || req->by_timer || req->held) &&
+		    !dio_gone(dev))
+			hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
+		else
+			dio_request_due(dev, req);
+	}
 	/* From here on the request may be gone at any time. */
-	if (req->io.kind == DIO_KIND_POLLED)
-		return;
-	if (dio_takes_time(params) || req->by_timer || req->held)
-		hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
-	else
-		dio_request_due(dev, req);
+	spin_unlock_bh(&c->lock);
 }
 
 /* Waits for a synchronous request. A fatal signal ends the wait: pages first. */
@@ -94,6 +103,7 @@ static ssize_t dio_request_wait(struct dio_request *req, struct completion *done
 			dio_count(dev, cancelled);
 			dio_io_release(dev, &req->io, 0);
 			req->result = -EINTR;
+			dio_request_unlink(req);
 			dio_request_uncount(req);
 			if (hrtimer_try_to_cancel(&req->timer) == 1)
 				dio_request_put(req);

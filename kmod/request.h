@@ -25,10 +25,10 @@ struct dio_request {
 	struct dio_io io;
 	struct dio_file *file;
 	struct kiocb *iocb;		/* NULL: synchronous */
-	union {
-		struct hrtimer timer;
-		struct list_head parked;	/* in dio_faults.requests, never told yet */
-	};
+	struct dio_counters *queue;	/* the CPU's where it was queued */
+	/* In queue->waiting until it's finished; then perhaps in dio_faults.requests. */
+	struct list_head link;
+	struct hrtimer timer;
 	union {
 		struct llist_node due;
 		unsigned long release_at;	/* jiffies, parked */
@@ -60,6 +60,8 @@ void dio_request_work(struct work_struct *work);
 void dio_request_due(struct dio_dev *dev, struct dio_request *req);
 void dio_request_uncount(struct dio_request *req);
 void dio_request_tell(struct dio_request *req);
+void dio_request_unlink(struct dio_request *req);
+void dio_requests_hurry(struct dio_dev *dev);
 int dio_poll(struct kiocb *iocb);
 
 #endif /* _DIO_REQUEST_H */

@@ -58,7 +58,7 @@ func audit(t *testing.T, args ...string) (outcome, verdict) {
 
 func auditFor(t *testing.T, limit time.Duration, args ...string) (outcome, verdict) {
 	t.Helper()
-	o := runFor(t, limit, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
+	o := runWithin(t, limit, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
 	v := decode[verdict](t, o)
 	t.Logf("%s: %s; %d operations, %d pins taken, %d released, %d queued, %d completed",
 		strings.Join(args, " "), v.Verdict, v.Operations, v.Pins.Taken, v.Pins.Released, v.Completions.Queued, v.Completions.Completed)

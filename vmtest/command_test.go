@@ -35,11 +35,6 @@ func run(t *testing.T, args ...string) outcome {
 // runWithin is run for a command that makes many audits.
 func runWithin(t *testing.T, limit time.Duration, args ...string) outcome {
 	t.Helper()
-	return runFor(t, limit, args...)
-}
-
-func runFor(t *testing.T, limit time.Duration, args ...string) outcome {
-	t.Helper()
 	// Not cancelled with the test's own context: cleanups run commands, too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()

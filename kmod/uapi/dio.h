@@ -60,6 +60,16 @@
  * for the device. Requests over `max_request` bytes, of any kind, fail with
  * EINVAL before anything is pinned.
  *
+ * Removal
+ * -------
+ * The device may be taken away under its users: /dev/dio0 is a platform device
+ * that is unbound and bound again as any other (echo dio.0 into
+ * /sys/bus/platform/drivers/dio/unbind, bind). Requests in flight fail with ENODEV
+ * at once, wherever they wait, and none is left untold; one whose bytes are being
+ * moved right now still succeeds. A mapping is SIGBUS from then on. Files that stay
+ * open answer with ENODEV to everything but seeking, DIO_IOC_INFO and DIO_IOC_STATS.
+ * A device that is bound again is a new one: empty, and configured as at first.
+ *
  * The ioctls
  * ----------
  * Each takes a pointer to a struct that begins with `size`: the caller sets it
@@ -71,6 +81,7 @@
  *
  * Errors that every ioctl can give:
  *   ENOTTY  the command isn't one of these
+ *   ENODEV  the device was removed, and the command needs one
  *   EFAULT  the struct can't be read or written
  *   EINVAL  `size` is smaller than the first version of the struct or isn't
  *           the size that the command encodes; a reserved field or an unknown
@@ -152,6 +163,7 @@
 #define DIO_FEATURE_CANCEL	(1ULL << 8)	/* io_cancel on a queued request */
 #define DIO_FEATURE_INJECT	(1ULL << 9)	/* DIO_IOC_INJECT */
 #define DIO_FEATURE_DISCARD	(1ULL << 10)	/* DIO_IOC_DISCARD */
+#define DIO_FEATURE_REMOVAL	(1ULL << 13)	/* can be unbound while it's used */
 
 /*
  * What the device is. Sizes are bytes. `mem_align` and `offset_align` are what
