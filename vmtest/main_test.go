@@ -15,6 +15,7 @@ import (
 // TestMain keeps these tests off the host (the guest's runner sets DIO_GUEST)
 // and fails the run for any complaint that the guest's kernel made in it.
 func TestMain(m *testing.M) {
+	runHelper()
 	if os.Getenv("DIO_GUEST") != "1" {
 		fmt.Println("vmtest: these tests run inside the VM that `make test` boots; nothing was run here")
 		os.Exit(0)

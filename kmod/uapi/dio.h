@@ -26,13 +26,33 @@
  * request is short; when none, EFAULT. Without O_DIRECT bytes are copied and
  * nothing has to be aligned.
  *
- * A direct request with a latency to serve, or of a disk or tape, is queued. A synchronous caller
- * sleeps until it is done and may be killed (EINTR; the pages are given back
- * first); an asynchronous one (native AIO, io_uring) gets its completion later,
- * and may be cancelled by io_cancel(2): ECANCELED. A polled one (an io_uring set
- * up with IOPOLL) is finished by its poller, and always queued unless the
- * completion is inline. Without O_DIRECT the latency is slept through in the
- * call: io_submit(2) waits, io_uring uses a thread.
+ * A direct request with a latency to serve, or of a disk or tape, is queued. A
+ * synchronous caller sleeps until it is done and may be killed (EINTR; the pages
+ * are given back first); an asynchronous one (native AIO, io_uring) gets its
+ * completion later, and may be cancelled by io_cancel(2): ECANCELED. io_uring can't
+ * cancel what a driver has: it says ENOENT or EALREADY, and the request runs its
+ * course. A polled one (an io_uring set up with IOPOLL) is finished by its poller,
+ * and always queued unless the completion is inline. Without O_DIRECT the latency
+ * is slept through in the call: io_submit(2) waits, io_uring uses a thread.
+ *
+ * Flags of a call
+ * ---------------
+ *   RWF_NOWAIT     EAGAIN where the call would have to wait. A request that can be
+ *                  told later (native AIO and io_uring with O_DIRECT) is queued.
+ *   RWF_DSYNC, RWF_SYNC  Nothing is cached: each write is as durable as it gets.
+ *   RWF_APPEND     As O_APPEND, for a write. A read doesn't mind.
+ *   RWF_HIPRI      For preadv2(2) and native AIO as without. io_uring polls in a
+ *                  ring with IOPOLL, and only O_DIRECT; elsewhere EINVAL.
+ *   RWF_DONTCACHE  Served from Linux 6.14, for nothing is cached. Before: EOPNOTSUPP.
+ *   RWF_ATOMIC     EOPNOTSUPP.
+ *   O_NONBLOCK     Nothing changes, as with a regular file.
+ *
+ * Readiness
+ * ---------
+ * The device is always ready, as a regular file or a disk is: poll(2) and select(2)
+ * say so at once, whatever is in flight; epoll_ctl(2) gives EPERM. Who waits with
+ * epoll for requests to end has them tell an eventfd: IOCB_FLAG_RESFD of native
+ * AIO, IORING_REGISTER_EVENTFD of io_uring (whose ring can be polled itself).
  *
  * Time
  * ----

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// io_uring, straight from the ABI, so that every field of an entry can be set
+// and what the kernel says is seen as it is.
+type uringEntry struct {
+	opcode, flags uint8
+	ioprio        uint16
+	fd            int32
+	off, addr     uint64
+	n, opFlags    uint32
+	data          uint64
+	buffer        uint16
+	personality   uint16
+	spliceFD      int32
+	_             [2]uint64
+}
+
+type uringResult struct {
+	data  uint64
+	res   int32
+	flags uint32
+}
+
+type uringOffsets struct {
+	head, tail, mask, entries, a, b, c, d uint32
+	_                                     uint64
+}
+
+type uringSetup struct {
+	sqEntries, cqEntries, flags, threadCPU, threadIdle, features, wqFD uint32
+	_                                                                  [3]uint32
+	sq, cq                                                             uringOffsets
+}
+
+const (
+	uringReadv, uringWritev, uringFsync       = 1, 2, 3
+	uringReadFixed, uringWriteFixed, uringPol = 4, 5, 6
+	uringCancel, uringRead, uringWrite        = 14, 22, 23
+
+	uringIOPoll            = 1 << 0
+	uringRegisterBuffers   = 0
+	uringUnregisterBuffers = 1
+	uringRegisterEventfd   = 4
+	uringEnterGetEvents    = 1 << 0
+	uringFeatureOneMmap    = 1 << 0
+	uringOffsetOfRing      = 0
+	uringOffsetOfEntries   = 0x10000000
+	uringResultSize        = int(unsafe.Sizeof(uringResult{}))
+	uringEntrySize         = int(unsafe.Sizeof(uringEntry{}))
+	uringWaitSlice         = 10 * time.Millisecond
+	uringPolledWaitSlice   = time.Millisecond
+)
+
+// uring is a ring that belongs to the test's goroutine.
+type uring struct {
+	t           *testing.T
+	fd          int
+	polled      bool
+	setup       uringSetup
+	mem, sqeMem []byte
+}
+
+func newUring(t *testing.T, entries int, flags uint32) *uring {
+	t.Helper()
+	r := &uring{t: t, polled: flags&uringIOPoll != 0, setup: uringSetup{flags: flags}}
+	// When the thread that submitted ends, its requests are cancelled.
+	runtime.LockOSThread()
+	fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&r.setup)), 0)
+	if e != 0 {
+		t.Fatal("io_uring_setup:", e)
+	}
+	r.fd = int(fd)
+	t.Cleanup(func() { r.close(); runtime.UnlockOSThread() })
+	s := &r.setup
+	if s.features&uringFeatureOneMmap == 0 {
+		t.Fatal("the rings can't be mapped at one go")
+	}
+	size := max(int(s.sq.c)+4*int(s.sqEntries), int(s.cq.b)+uringResultSize*int(s.cqEntries))
+	var err error
+	const prot = unix.PROT_READ | unix.PROT_WRITE
+	if r.mem, err = unix.Mmap(r.fd, uringOffsetOfRing, size, prot, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
+		t.Fatal("map the rings:", err)
+	}
+	if r.sqeMem, err = unix.Mmap(r.fd, uringOffsetOfEntries, uringEntrySize*int(s.sqEntries), prot, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
+		t.Fatal("map the entries:", err)
+	}
+	return r
+}
+
+// close gives the ring up, whatever is in flight.
+func (r *uring) close() {
+	if r.fd < 0 {
+		return
+	}
+	unix.Munmap(r.mem)
+	unix.Munmap(r.sqeMem)
+	unix.Close(r.fd)
+	r.fd = -1
+}
+
+func (r *uring) word(at uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.mem[at])) }
+
+// submit hands entries over, which must fit.
+func (r *uring) submit(entries ...uringEntry) {
+	r.t.Helper()
+	s := &r.setup
+	tail := atomic.LoadUint32(r.word(s.sq.tail))
+	for _, e := range entries {
+		i := tail & *r.word(s.sq.mask)
+		*(*uringEntry)(unsafe.Pointer(&r.sqeMem[int(i)*uringEntrySize])) = e
+		*r.word(s.sq.c + 4*i) = i
+		tail++
+	}
+	atomic.StoreUint32(r.word(s.sq.tail), tail)
+	for left := len(entries); left > 0; {
+		n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(left), 0, 0, 0, 0)
+		if e != 0 && e != unix.EINTR {
+			r.t.Fatal("io_uring_enter:", e)
+		}
+		if e == 0 {
+			left -= int(n)
+		}
+	}
+}
+
+// next waits for a result.
+func (r *uring) next(limit time.Duration) (uringResult, bool) {
+	r.t.Helper()
+	s := &r.setup
+	for deadline := time.Now().Add(limit); ; {
+		head := atomic.LoadUint32(r.word(s.cq.head))
+		if head != atomic.LoadUint32(r.word(s.cq.tail)) {
+			i := head & *r.word(s.cq.mask)
+			v := *(*uringResult)(unsafe.Pointer(&r.mem[int(s.cq.b)+int(i)*uringResultSize]))
+			atomic.StoreUint32(r.word(s.cq.head), head+1)
+			return v, true
+		}
+		if time.Now().After(deadline) {
+			return uringResult{}, false
+		}
+		if r.polled {
+			if _, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 0, uringEnterGetEvents, 0, 0); e != 0 && e != unix.EINTR {
+				r.t.Fatal("io_uring_enter:", e)
+			}
+			time.Sleep(uringPolledWaitSlice)
+			continue
+		}
+		ts := unix.NsecToTimespec(int64(uringWaitSlice))
+		_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}, &ts, nil)
+	}
+}
+
+// wait gives the next result, or fails the test after a while.
+func (r *uring) wait(limit time.Duration) uringResult {
+	r.t.Helper()
+	v, ok := r.next(limit)
+	if !ok {
+		r.t.Fatalf("no completion within %v", limit)
+	}
+	return v
+}
+
+// none fails the test when there is one result more.
+func (r *uring) none() {
+	r.t.Helper()
+	if v, ok := r.next(100 * time.Millisecond); ok {
+		r.t.Errorf("a completion too many: %+v", v)
+	}
+}
+
+func (r *uring) register(op int, arg unsafe.Pointer, n int) error {
+	if _, _, e := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), uintptr(op), uintptr(arg), uintptr(n), 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
+// entry is an operation on a stretch of the device.
+func entry(op uint8, fd int, buf []byte, offset int64) uringEntry {
+	return uringEntry{opcode: op, fd: int32(fd), addr: address(buf), n: uint32(len(buf)), off: uint64(offset)}
+}
