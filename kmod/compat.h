@@ -204,9 +204,23 @@ static inline int dio_import_user(int rw, void __user *buf, size_t len,
 }
 #endif
 
-/* 6.5: copy_splice_read() */
+/*
+ * 6.5: copy_splice_read(). Before, splice's reader was an iterator over a pipe,
+ * into which copy_page_to_iter() puts the page itself, for one of the page cache
+ * that must be uptodate to be read: this one gives it a copy.
+ */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
 #define copy_splice_read	generic_file_splice_read
+
+static inline size_t dio_copy_page_to_iter(struct page *page, size_t offset,
+					   size_t n, struct iov_iter *i)
+{
+	if (iov_iter_is_pipe(i))
+		return copy_to_iter(page_address(page) + offset, n, i);
+	return copy_page_to_iter(page, offset, n, i);
+}
+#else
+#define dio_copy_page_to_iter	copy_page_to_iter
 #endif
 
 /* 6.14: FOP_DONTCACHE */

@@ -174,7 +174,7 @@ ssize_t dio_model_copy(struct dio_call *call)
 			copied = copy_page_from_iter(page, offset, n, iter);
 		} else {
 			page = dio_store_lookup(store, pos >> PAGE_SHIFT);
-			copied = page ? copy_page_to_iter(page, offset, n, iter) :
+			copied = page ? dio_copy_page_to_iter(page, offset, n, iter) :
 					iov_iter_zero(n, iter);
 		}
 		done += copied;
