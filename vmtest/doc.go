@@ -4,4 +4,7 @@
 // driver and the real kernel: `make test` compiles them to one binary and
 // boots it. On a host they do nothing: they would load modules and break
 // things on purpose.
+//
+// What is random tells its seed: DIO_SEED=N has it again, DIO_FUZZ_TIME=10m
+// lets TestFuzz go on for longer (`scripts/guest-test KERNEL -test.run TestFuzz`).
 package vmtest

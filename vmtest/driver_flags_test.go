@@ -123,12 +123,12 @@ func TestDriverFlags(t *testing.T) {
 
 // NOWAIT where the device takes time: who can be told later is queued, who
 // would have to sleep in the call gets EAGAIN. O_NONBLOCK changes nothing, as
-// with a regular file, but that old io_urings take it for NOWAIT.
+// with a regular file.
 func TestDriverNowaitSlow(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)
 	const latency = 60 * time.Millisecond
-	old := !kernelAtLeast(t, 5, 18)
+
 	for _, config := range []func(*ioctlapi.Config){
 		func(c *ioctlapi.Config) { c.Model, c.LatencyNS = ioctlapi.ModelRAM, uint64(latency) },
 		func(c *ioctlapi.Config) { c.Model, c.LatencyNS = ioctlapi.ModelDisk, uint64(latency) },
@@ -145,7 +145,7 @@ func TestDriverNowaitSlow(t *testing.T) {
 				for way, do := range ways {
 					for _, write := range []bool{false, true} {
 						var want error
-						if flags != 0 && (way == "preadv2" || access == 0) || flags == 0 && way == "io_uring" && access == 0 && old {
+						if flags != 0 && (way == "preadv2" || access == 0) {
 							want = unix.EAGAIN
 						}
 						begin := time.Now()

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dio/ioctlapi"
+)
+
+// A fuzzer makes one random call at a time. What each may be told, and what
+// must not have changed, it judges itself; that the kernel stays silent, that
+// the device still works and holds nothing, is judged for all of them.
+type fuzzer struct {
+	name string
+	make func(f *fuzzThread) func() error // the calls of one thread; an error is a finding
+	// told are outcomes of which a run without any hasn't tried much.
+	told []error
+}
+
+// fuzzers are all that there are.
+var fuzzers = []fuzzer{
+	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC}},
+	{"rw", fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}},
+}
+
+// Bounds of a run; DIO_FUZZ_TIME makes it longer, and then it isn't counted.
+const (
+	fuzzCalls   = 20_000
+	fuzzTime    = 15 * time.Second
+	fuzzThreads = 3 // two of root's, one of nobody's
+)
+
+// fuzzThread is what a thread of a fuzzer works with.
+type fuzzThread struct {
+	*rand.Rand
+	root  bool
+	files []int // the device: read and write, O_DIRECT, read only, write only
+	mem   *fuzzMemory
+	told  map[error]int
+}
+
+// pick chooses one of some.
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// number is a number that somebody may have forgotten.
+func (f *fuzzThread) number() uint64 {
+	if f.IntN(4) == 0 {
+		return f.Uint64() >> f.IntN(64)
+	}
+	n := pick(f.Rand, 0, 1, 2, 3, 7, 8, 511, 512, 4095, 4096, 8192, 1<<16, 1<<20, 1<<30, 1<<31-1, 1<<31, 1<<32-1, 1<<32, 1<<40, 1<<62, 1<<63-1, 1<<63,
+		^uint64(0), ^uint64(4095), ^uint64(511))
+	if f.IntN(4) == 0 {
+		n += uint64(f.IntN(3)) - 1
+	}
+	return n
+}
+
+// place is a position near where something happens on the device.
+func (f *fuzzThread) place() uint64 {
+	switch f.IntN(8) {
+	case 0:
+		return f.number()
+	case 1:
+		return 1<<30 - 4096 + uint64(f.IntN(16))*512
+	default:
+		return scratch + 512*uint64(f.IntN(4096)) + uint64(f.IntN(8)/7)
+	}
+}
+
+// fuzzMemory is memory of every kind, shared by all threads: 64 pages whose
+// protection stays, 64 where it changes, and an end at which every access stops,
+// for what comes behind is somebody else's.
+type fuzzMemory struct {
+	all  []byte
+	page int
+	bad  []uint64 // addresses at which there is nothing
+}
+
+func newFuzzMemory(t *testing.T) *fuzzMemory {
+	t.Helper()
+	m := &fuzzMemory{page: os.Getpagesize(), all: anonymous(t, 144)}
+	readOnly, none, end := m.all[40*m.page:48*m.page], m.all[56*m.page:64*m.page], m.all[128*m.page:]
+	if err := errors.Join(unix.Mprotect(readOnly, unix.PROT_READ), unix.Mprotect(none, unix.PROT_NONE), unix.Mprotect(end, unix.PROT_NONE)); err != nil {
+		t.Fatal(err)
+	}
+	// The program and its heap lie below, what it maps above 64 GiB.
+	m.bad = []uint64{0, 1, 8, uint64(m.page) - 4, address(none), 1 << 36, 1 << 47, 1<<47 - 4096, 1<<63 - 1, 0xffff_8880_0000_0000, 0xffff_ffff_8000_0000,
+		^uint64(0), ^uint64(7), ^uint64(4095)}
+	return m
+}
+
+// address is a buffer's address for n bytes: mostly good; else misaligned, at an
+// edge, read-only, or nowhere.
+func (f *fuzzThread) address(n int) uint64 {
+	m := f.mem
+	base := address(m.all)
+	switch f.IntN(10) {
+	case 0:
+		return pick(f.Rand, m.bad...)
+	case 1: // across an edge
+		edge := pick(f.Rand, 40, 48, 56, 64, 128)
+		return base + uint64(edge*m.page-f.IntN(n+1))
+	case 2:
+		return base + uint64(f.IntN(32*m.page)) // any alignment
+	case 3: // where the protection changes all the time
+		return base + uint64(64*m.page+512*f.IntN(56*m.page/512))
+	default:
+		return base + 512*uint64(f.IntN(24*m.page/512))
+	}
+}
+
+// disturb changes the second half's memory under everybody's hands.
+func (m *fuzzMemory) disturb(r *rand.Rand) error {
+	part := m.all[(64+r.IntN(60))*m.page:][:(1+r.IntN(4))*m.page]
+	switch r.IntN(4) {
+	case 0:
+		return unix.Mprotect(part, pick(r, unix.PROT_NONE, unix.PROT_READ))
+	case 1:
+		return unix.Madvise(part, unix.MADV_DONTNEED)
+	default:
+		return unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE)
+	}
+}
+
+// dropPrivileges makes the thread nobody's, for ever.
+func dropPrivileges() error {
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); e != 0 {
+		return fmt.Errorf("setresuid: %w", e)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	return unix.Capset(&header, &none[0])
+}
+
+// TestFuzz calls the device in every way that makes no sense, and some that do.
+func TestFuzz(t *testing.T) {
+	for i, f := range fuzzers {
+		t.Run(f.name, func(t *testing.T) { runFuzzer(t, f, uint64(i)) })
+	}
+}
+
+func runFuzzer(t *testing.T, z fuzzer, number uint64) {
+	s := seed(t)
+	d := openDevice(t)
+	before := fuzzState(t, d)
+	t.Cleanup(func() { d.SetConfig(before.config) })
+	mem := newFuzzMemory(t)
+	files := []int{openRaw(t, 0), openRaw(t, unix.O_DIRECT)}
+	for _, mode := range []int{unix.O_RDONLY, unix.O_WRONLY | unix.O_DIRECT} {
+		fd, err := unix.Open(ioctlapi.DefaultPath, mode|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		files = append(files, fd)
+	}
+
+	calls, limit := fuzzCalls/fuzzThreads, fuzzTime
+	if v, err := time.ParseDuration(os.Getenv("DIO_FUZZ_TIME")); err == nil {
+		calls, limit = 1<<31-1, v
+	}
+	deadline := time.Now().Add(limit)
+	told := map[error]int{}
+	var lock sync.Mutex
+	var threads, helpers sync.WaitGroup
+	over := make(chan struct{})
+	for i := range fuzzThreads {
+		threads.Go(func() {
+			runtime.LockOSThread() // and never unlock: it may not be root's any more
+			f := &fuzzThread{Rand: rand.New(rand.NewPCG(s, number<<8|uint64(i))), root: i != fuzzThreads-1, files: files, mem: mem, told: map[error]int{}}
+			if !f.root {
+				if err := dropPrivileges(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			call := z.make(f)
+			for n := 0; n < calls && time.Now().Before(deadline) && !t.Failed(); n++ {
+				if err := call(); err != nil {
+					t.Errorf("thread %d, call %d: %v", i, n, err)
+				}
+			}
+			lock.Lock()
+			defer lock.Unlock()
+			for err, n := range f.told {
+				told[err] += n
+			}
+		})
+	}
+	helpers.Go(func() {
+		for r := rand.New(rand.NewPCG(s, 99)); ; {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Duration(r.IntN(2000)) * time.Microsecond):
+				if err := mem.disturb(r); err != nil {
+					t.Error("disturb the memory:", err)
+					return
+				}
+			}
+		}
+	})
+	threads.Wait()
+	close(over)
+	helpers.Wait()
+
+	sum := 0
+	for _, n := range told {
+		sum += n
+	}
+	t.Logf("%d calls, %v", sum, told)
+	for _, want := range z.told {
+		if told[want] == 0 {
+			t.Errorf("no call was told %v: that part wasn't tried (%v)", want, slices.Collect(maps.Keys(told)))
+		}
+	}
+	before.check(t, d)
+	complaints, err := kernelComplaints()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, line := range complaints {
+		t.Error("the kernel complained:", line)
+	}
+}
+
+// fuzzBefore is what has to be there again after fuzzing.
+type fuzzBefore struct {
+	config ioctlapi.Config
+	pins   int64
+	over   uint64 // pages unpinned once too often, on purpose
+}
+
+func fuzzState(t *testing.T, d *ioctlapi.Device) fuzzBefore {
+	t.Helper()
+	c, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Fault(ioctlapi.FaultOverUnpin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fuzzBefore{c, kernelPins(t), f.Committed}
+}
+
+// check puts the device back, and finds it empty and at work.
+func (b fuzzBefore) check(t *testing.T, d *ioctlapi.Device) {
+	t.Helper()
+	if err := errors.Join(d.ClearFault(ioctlapi.FaultNone), d.ClearInject(ioctlapi.InjectNone), d.SetConfig(b.config)); err != nil {
+		t.Fatal("put the device back:", err)
+	}
+	waitInFlight(t, d, 0)
+	s, err := d.Stats()
+	if err != nil || s.PagesPinned != s.PagesReleased || s.QuarantinedPages != 0 || s.QuarantinedRequests != 0 {
+		t.Errorf("after it all: %+v, %v", s, err)
+	}
+	f, err := d.Fault(ioctlapi.FaultOverUnpin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := b.pins - int64(f.Committed-b.over)
+	for deadline := time.Now().Add(5 * time.Second); kernelPins(t) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("/proc/vmstat says that %d pages are pinned, want %d", kernelPins(t), want)
+			break
+		}
+	}
+	out, in := fill(anonymous(t, 16), byte(s.Reads)), anonymous(t, 16)
+	for _, access := range []int{0, unix.O_DIRECT} {
+		fd := openRaw(t, access)
+		clear(in)
+		if n, err := unix.Pwrite(fd, out, scratch); n != len(out) || err != nil {
+			t.Errorf("access %#x: write: %d, %v", access, n, err)
+		}
+		if n, err := unix.Pread(fd, in, scratch); n != len(in) || err != nil || !bytes.Equal(in, out) {
+			t.Errorf("access %#x: read: %d, %v, equal: %v", access, n, err, bytes.Equal(in, out))
+		}
+	}
+}
