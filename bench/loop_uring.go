@@ -11,55 +11,87 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dio/engine"
+	"dio/ioctlapi"
 )
 
 // uringLoop hands over what is free and waits in one io_uring_enter(2), unless
 // it is to hand over less at a time.
 type uringLoop struct {
-	job   *job
-	ring  *ring
-	begun []time.Duration // by slot
-	tail  uint32          // of the submission ring
-	count tally
+	job     *job
+	ring    *ring
+	command bool
+	begun   []time.Duration // by slot
+	tail    uint32          // of the submission ring
+	count   tally
 }
 
 // maxBuffers is how many buffers a ring takes on every kernel (before 5.13:
 // UIO_MAXIOV).
 const maxBuffers = 1024
 
-func openUring(j *job) (loop, error)      { return newUring(j, false, 0) }
-func openUringFixed(j *job) (loop, error) { return newUring(j, true, 0) }
-func openUringPoll(j *job) (loop, error)  { return newUring(j, false, setupIOPoll) }
+func openUring(j *job) (loop, error)         { return newUring(j, ringUse{}) }
+func openUringFixed(j *job) (loop, error)    { return newUring(j, ringUse{fixed: true}) }
+func openUringPoll(j *job) (loop, error)     { return newUring(j, ringUse{flags: setupIOPoll}) }
+func openUringCmd(j *job) (loop, error)      { return newUring(j, ringUse{command: true}) }
+func openUringCmdFixed(j *job) (loop, error) { return newUring(j, ringUse{command: true, fixed: true}) }
+func openUringCmdPoll(j *job) (loop, error) {
+	return newUring(j, ringUse{command: true, flags: setupIOPoll})
+}
 
-func newUring(j *job, fixed bool, flags uint32) (loop, error) {
+// ringUse is how a loop uses the ring.
+type ringUse struct {
+	fixed   bool   // registered buffers and file
+	command bool   // IORING_OP_URING_CMD
+	flags   uint32 // io_uring_setup's
+}
+
+// fill makes the part of a slot's SQE that stays: all but the offset.
+func (u ringUse) fill(s *sqe, j *job, slot int, buf []byte) {
+	*s = sqe{opcode: opRead, fd: int32(j.file.FD), addr: uint64(base(buf)), len: uint32(len(buf)), userData: uint64(slot)}
+	switch {
+	case u.command:
+		s.opcode, s.addr, s.len = opCmd, 0, 0
+		s.addr3, s.pad = uint64(base(buf)), uint64(len(buf))
+		s.off = uint64(ioctlapi.URingRead)
+		if j.write {
+			s.off = uint64(ioctlapi.URingWrite)
+		}
+		if u.fixed {
+			s.rwFlags = cmdFixed
+		}
+	case u.fixed && j.write:
+		s.opcode = opWriteFixed
+	case u.fixed:
+		s.opcode = opReadFixed
+	case j.write:
+		s.opcode = opWrite
+	}
+	if u.fixed {
+		s.fd, s.flags = 0, sqeFixedFile
+		if j.depth <= maxBuffers {
+			s.bufIndex = uint16(slot)
+		}
+	}
+}
+
+func newUring(j *job, use ringUse) (loop, error) {
+	if use.command {
+		if err := commandsTaken(j.file); err != nil {
+			return nil, err
+		}
+	}
 	if j.depth > maxRing {
 		return nil, fmt.Errorf("a ring holds %d operations at most", maxRing)
 	}
-	r, err := newRing(j.depth, flags)
+	r, err := newRing(j.depth, use.flags)
 	if err != nil {
 		return nil, err
 	}
-	l := &uringLoop{job: j, ring: r, begun: make([]time.Duration, j.depth)}
+	l := &uringLoop{job: j, ring: r, command: use.command, begun: make([]time.Duration, j.depth)}
 	for i := range j.depth {
-		buf := j.mem.block(i, j.block)
-		s := sqe{opcode: opRead, fd: int32(j.file.FD), addr: uint64(base(buf)), len: uint32(len(buf)), userData: uint64(i)}
-		switch {
-		case fixed && j.write:
-			s.opcode = opWriteFixed
-		case fixed:
-			s.opcode = opReadFixed
-		case j.write:
-			s.opcode = opWrite
-		}
-		if fixed {
-			s.fd, s.flags = 0, sqeFixedFile
-			if j.depth <= maxBuffers {
-				s.bufIndex = uint16(i)
-			}
-		}
-		r.sqes[i] = s
+		use.fill(&r.sqes[i], j, i, j.mem.block(i, j.block))
 	}
-	if fixed {
+	if use.fixed {
 		if err := l.register(); err != nil {
 			return nil, errors.Join(err, r.close())
 		}
@@ -98,7 +130,12 @@ func (l *uringLoop) register() error {
 //
 //go:nosplit
 func (l *uringLoop) prepare(slot uint32, stamp bool) {
-	l.ring.sqes[slot].off = uint64(l.job.offset.next())
+	if off := uint64(l.job.offset.next()); l.command {
+		s := &l.ring.sqes[slot]
+		s.pad = s.pad&(1<<32-1) | off/ioctlapi.URingBlock<<32
+	} else {
+		l.ring.sqes[slot].off = off
+	}
 	if stamp {
 		l.begun[slot] = engine.Now()
 	}
@@ -153,7 +190,7 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 			}
 			if int64(c.res) == int64(l.job.block) {
 				l.count.bytes += int64(c.res)
-			} else if err := l.count.check(l.job, int64(r.sqes[slot].off), int64(c.res)); err != nil && failed == nil {
+			} else if err := l.count.check(l.job, l.offset(slot), int64(c.res)); err != nil && failed == nil {
 				failed, left = err, 0 // and wait for what is in flight
 			}
 			if left > 0 {
@@ -167,6 +204,18 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 	}
 	return failed
 }
+
+// offset is where a slot's operation went.
+func (l *uringLoop) offset(slot uint64) int64 {
+	s := &l.ring.sqes[slot]
+	if l.command {
+		return int64(s.pad>>32) * ioctlapi.URingBlock
+	}
+	return int64(s.off)
+}
+
+// commandsTaken tells why a file takes no io_uring commands; nil: it does.
+func commandsTaken(f *engine.File) error { return engine.Probe("uring_cmd", f) }
 
 func (l *uringLoop) tally() tally { return l.count }
 

@@ -23,6 +23,10 @@ var openers = map[string]opener{
 	"io_uring":        openUring,
 	"io_uring-fixed":  openUringFixed,
 	"io_uring-iopoll": openUringPoll,
+
+	"uring_cmd":        openUringCmd,
+	"uring_cmd-fixed":  openUringCmdFixed,
+	"uring_cmd-iopoll": openUringCmdPoll,
 }
 
 // Names are the engines that can be measured: psync, then the engine

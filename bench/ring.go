@@ -18,6 +18,9 @@ const (
 	opWriteFixed = 5
 	opRead       = 22
 	opWrite      = 23
+	opCmd        = 46
+
+	cmdFixed = 1 // IORING_URING_CMD_FIXED, in the place of rwFlags
 
 	setupIOPoll       = 1 << 0
 	setupCoopTaskrun  = 1 << 8  // 5.19

@@ -119,7 +119,7 @@ var ErrNotCancelable = errors.New("the operation can't be cancelled")
 // Options shape a queue.
 type Options struct {
 	Depth      int   // operations in flight, 1 to MaxDepth; 0 stands for 1
-	Pool       *Pool // memory that all buffers come from; io_uring-fixed registers it
+	Pool       *Pool // memory that all buffers come from; the -fixed engines register it
 	Timestamps bool  // fill Op.Submitted and Op.Completed
 
 	// LazySubmit lets io_uring keep submissions until Reap, to hand over and
@@ -160,6 +160,9 @@ func Engines() []Engine {
 		{"io_uring", "io_uring: submission and completion rings", true, FollowsFlag, openUring},
 		{"io_uring-fixed", "io_uring with registered buffers and file", true, FollowsFlag, openUringFixed},
 		{"io_uring-iopoll", "io_uring polling for completions (IOPOLL)", true, NeedsDirect, openUringPoll},
+		{"uring_cmd", "io_uring commands of the dio driver, without a kiocb", true, NeedsDirect, openUringCmd},
+		{"uring_cmd-fixed", "the same with registered buffers and file", true, NeedsDirect, openUringCmdFixed},
+		{"uring_cmd-iopoll", "the same, polling for completions (IOPOLL)", true, NeedsDirect, openUringCmdPoll},
 		{"ioctl", "the dio driver's own transfer ioctl", false, AlwaysDirect, openIoctl},
 		{"splice", "splice(2) through a pipe", false, FollowsFlag, openSplice},
 	}
@@ -223,7 +226,7 @@ func Open(name string, f *File, o Options) (Queue, error) {
 // it; nothing is read or written. nil: it works.
 func Probe(name string, f *File) error {
 	var o Options
-	if name == "io_uring-fixed" {
+	if strings.HasSuffix(name, "-fixed") {
 		pool, err := NewPool(PoolOptions{Count: 1, Size: unix.Getpagesize()})
 		if err != nil {
 			return err

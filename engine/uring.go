@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dio/ioctlapi"
 )
 
 // ownTicket marks requests of the queue itself (cancels): their completions
@@ -19,12 +21,11 @@ const ownTicket = 1 << 63
 
 // uringQueue is io_uring in its three variants.
 type uringQueue struct {
-	name   string
-	f      *File
-	ring   *ring
-	pool   *Pool // registered as buffer 0, or nil
-	fixed  bool  // registered buffers and file
-	poll   bool  // IOPOLL
+	name string
+	f    *File
+	ring *ring
+	pool *Pool // registered as buffer 0, or nil
+	uringVariant
 	lazy   bool
 	stamp  bool
 	slots  slots
@@ -33,17 +34,36 @@ type uringQueue struct {
 	noRoom int // times in a row that the kernel had no room
 }
 
-func openUring(f *File, o Options) (Queue, error) { return newUring("io_uring", f, o, false, false) }
-func openUringFixed(f *File, o Options) (Queue, error) {
-	return newUring("io_uring-fixed", f, o, true, false)
-}
-func openUringPoll(f *File, o Options) (Queue, error) {
-	return newUring("io_uring-iopoll", f, o, false, true)
+// uringVariant is what an engine of the ring asks of it.
+type uringVariant struct {
+	fixed   bool // registered buffers and file
+	poll    bool // IOPOLL
+	command bool // IORING_OP_URING_CMD
 }
 
-func newUring(name string, f *File, o Options, fixed, poll bool) (Queue, error) {
+func openUring(f *File, o Options) (Queue, error) { return newUring("io_uring", f, o, uringVariant{}) }
+func openUringFixed(f *File, o Options) (Queue, error) {
+	return newUring("io_uring-fixed", f, o, uringVariant{fixed: true})
+}
+func openUringPoll(f *File, o Options) (Queue, error) {
+	return newUring("io_uring-iopoll", f, o, uringVariant{poll: true})
+}
+func openUringCmd(f *File, o Options) (Queue, error) {
+	return newUring("uring_cmd", f, o, uringVariant{command: true})
+}
+func openUringCmdFixed(f *File, o Options) (Queue, error) {
+	return newUring("uring_cmd-fixed", f, o, uringVariant{command: true, fixed: true})
+}
+func openUringCmdPoll(f *File, o Options) (Queue, error) {
+	return newUring("uring_cmd-iopoll", f, o, uringVariant{command: true, poll: true})
+}
+
+func newUring(name string, f *File, o Options, v uringVariant) (Queue, error) {
+	if err := v.check(name, f); err != nil {
+		return nil, err
+	}
 	var must uint32
-	if poll {
+	if v.poll {
 		must = uringSetupIOPoll
 	}
 	// The ring belongs to the thread that makes it: with DEFER_TASKRUN nobody
@@ -54,12 +74,30 @@ func newUring(name string, f *File, o Options, fixed, poll bool) (Queue, error) 
 		runtime.UnlockOSThread()
 		return nil, uringUnavailable(name, f, err)
 	}
-	q := &uringQueue{name: name, f: f, ring: r, pool: o.Pool, fixed: fixed, poll: poll, lazy: o.LazySubmit,
+	q := &uringQueue{name: name, f: f, ring: r, pool: o.Pool, uringVariant: v, lazy: o.LazySubmit,
 		stamp: o.Timestamps, slots: newSlots(o.Depth)}
 	if err := q.prepareFile(); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil
+}
+
+// check refuses commands where nobody takes them.
+func (v uringVariant) check(name string, f *File) error {
+	if !v.command {
+		return nil
+	}
+	if f.dev == nil {
+		return f.unavailable(name, unix.EOPNOTSUPP, "it is a %s, not a dio device", f.Kind)
+	}
+	info, err := f.dev.Info()
+	if err != nil {
+		return err
+	}
+	if !info.Features.Has(ioctlapi.FeatureURingCmd) {
+		return f.unavailable(name, unix.EOPNOTSUPP, "the driver has no io_uring commands on this kernel (6.1 and newer have them)")
+	}
+	return nil
 }
 
 // uringUnavailable says why there is no ring.
@@ -153,6 +191,9 @@ func (q *uringQueue) fill(sqe *uringSQE, op *Op) {
 	if q.fixed {
 		sqe.fd, sqe.flags = 0, uringSQEFixedFile
 	}
+	if q.command && q.fillCommand(sqe, op) {
+		return
+	}
 	if op.Kind == Sync {
 		sqe.opcode = uringOpFsync
 		return
@@ -170,11 +211,37 @@ func (q *uringQueue) fill(sqe *uringSQE, op *Op) {
 	sqe.addr, sqe.len, sqe.off, sqe.rwFlags = uint64(base(op.Buf)), uint32(len(op.Buf)), uint64(op.Offset), uint32(op.Flags)
 }
 
+// fillCommand makes it a command; false: it isn't aligned as commands have to
+// be, and goes as a read or write like any other, for the kernel to judge.
+func (q *uringQueue) fillCommand(sqe *uringSQE, op *Op) bool {
+	if op.Kind != Sync && (len(op.Buf) == 0 || !q.f.Aligned(op.Buf, op.Offset)) {
+		return false
+	}
+	sqe.opcode = uringOpCmd
+	switch op.Kind {
+	case Sync:
+		sqe.off = uint64(ioctlapi.URingFlush)
+		return true
+	case Write:
+		sqe.off = uint64(ioctlapi.URingWrite)
+	default:
+		sqe.off = uint64(ioctlapi.URingRead)
+	}
+	if q.fixed {
+		sqe.rwFlags = uringCmdFixed
+	}
+	c := ioctlapi.URingCmd{Addr: uint64(base(op.Buf)), Length: uint32(len(op.Buf)), Block: uint32(op.Offset / ioctlapi.URingBlock)}
+	sqe.addr3, sqe.pad = c.Addr, uint64(c.Length)|uint64(c.Block)<<32
+	return true
+}
+
 // withoutRing handles what the ring can't carry; false: it can.
 func (q *uringQueue) withoutRing(op *Op) bool {
 	switch {
 	case q.poll && op.Kind == Sync: // IOPOLL rings refuse fsync
 		op.N, op.Err = 0, q.f.fsync()
+	case q.command && op.Flags != 0:
+		op.N, op.Err = 0, errFlags
 	case uint64(len(op.Buf)) > 1<<31-1:
 		op.N, op.Err = 0, unix.EINVAL
 	case q.fixed && op.Kind != Sync && !q.pool.contains(op.Buf):

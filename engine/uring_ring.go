@@ -20,6 +20,9 @@ const (
 	uringOpAsyncCancel = 14
 	uringOpRead        = 22
 	uringOpWrite       = 23
+	uringOpCmd         = 46
+
+	uringCmdFixed = 1 // IORING_URING_CMD_FIXED, in the place of rwFlags
 
 	uringSetupIOPoll       = 1 << 0
 	uringSetupCoopTaskrun  = 1 << 8  // 5.19

@@ -71,6 +71,7 @@ var mirrors = []struct {
 }{
 	{"dio_info", Info{}}, {"dio_config", Config{}}, {"dio_stats", Stats{}},
 	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}}, {"dio_inject", Inject{}}, {"dio_discard", Discard{}},
+	{"dio_uring_cmd", URingCmd{}},
 }
 
 func TestLayoutIsTheHeaders(t *testing.T) {
@@ -102,8 +103,9 @@ func TestCommandsAreTheHeaders(t *testing.T) {
 		"TRANSFER": cmdTransfer, "FAULT_ARM": cmdFaultArm, "FAULT_GET": cmdFaultGet,
 		"FAULT_CLEAR": cmdFaultClear, "DRAIN": cmdDrain,
 		"DISCARD": cmdDiscard, "INJECT": cmdInject, "INJECT_GET": cmdInjectGet, "INJECT_CLEAR": cmdInjectClear,
+		"URING_READ": URingRead, "URING_WRITE": URingWrite, "URING_FLUSH": URingFlush, "URING_DISCARD": URingDiscard,
 	}
-	define := regexp.MustCompile(`#define DIO_IOC_(\w+)\s+_IOWR\(DIO_IOC_MAGIC, (0x[0-9a-f]+), struct (\w+)\)`)
+	define := regexp.MustCompile(`#define DIO_(?:IOC_)?(\w+)\s+_IOWR\(DIO_IOC_MAGIC, (0x[0-9a-f]+), struct (\w+)\)`)
 	seen := 0
 	for _, m := range define.FindAllStringSubmatch(header, -1) {
 		nr, _ := strconv.ParseUint(m[2], 0, 8)

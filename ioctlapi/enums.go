@@ -148,18 +148,19 @@ func (f FaultID) MarshalText() ([]byte, error)      { return []byte(f.String()),
 type Features uint64
 
 const (
-	FeaturePin     Features = 1 << 0
-	FeatureGet     Features = 1 << 1
-	FeatureAsync   Features = 1 << 2
-	FeatureMmap    Features = 1 << 3
-	FeatureSplice  Features = 1 << 4
-	FeatureIOPoll  Features = 1 << 5
-	FeatureNoWait  Features = 1 << 6
-	FeatureFaults  Features = 1 << 7
-	FeatureCancel  Features = 1 << 8
-	FeatureInject  Features = 1 << 9
-	FeatureDiscard Features = 1 << 10
-	FeatureRemoval Features = 1 << 13 // can be unbound while it is used
+	FeaturePin      Features = 1 << 0
+	FeatureGet      Features = 1 << 1
+	FeatureAsync    Features = 1 << 2
+	FeatureMmap     Features = 1 << 3
+	FeatureSplice   Features = 1 << 4
+	FeatureIOPoll   Features = 1 << 5
+	FeatureNoWait   Features = 1 << 6
+	FeatureFaults   Features = 1 << 7
+	FeatureCancel   Features = 1 << 8
+	FeatureInject   Features = 1 << 9
+	FeatureDiscard  Features = 1 << 10
+	FeatureURingCmd Features = 1 << 12 // io_uring commands: Linux 6.1 and newer
+	FeatureRemoval  Features = 1 << 13 // can be unbound while it is used
 )
 
 var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject", "discard",

@@ -78,6 +78,7 @@ static loff_t dio_llseek(struct file *file, loff_t offset, int whence)
 static const struct file_operations dio_fops = {
 	.owner		= THIS_MODULE,
 	DIO_FOP_FLAGS
+	DIO_FOP_URING_CMD
 	.open		= dio_open,
 	.release	= dio_release,
 	.llseek		= dio_llseek,

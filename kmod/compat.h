@@ -12,6 +12,7 @@
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/io_uring.h>
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -76,6 +77,20 @@ static inline int dio_iopoll(struct kiocb *iocb, struct io_comp_batch *batch,
 {
 	return dio_poll(iocb);
 }
+#endif
+
+/* 5.19: ->uring_cmd(), ->uring_cmd_iopoll(); looked at from 6.1 on */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)
+#define DIO_HAS_URING_CMD	1
+struct io_uring_cmd;
+struct io_comp_batch;
+int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
+int dio_uring_iopoll(struct io_uring_cmd *cmd, struct io_comp_batch *batch,
+		     unsigned int flags);
+#define DIO_FOP_URING_CMD	.uring_cmd = dio_uring_cmd, \
+				.uring_cmd_iopoll = dio_uring_iopoll,
+#else
+#define DIO_FOP_URING_CMD
 #endif
 
 /* 6.0: ITER_UBUF */
@@ -262,5 +277,68 @@ static inline void dio_hrtimer_setup(struct hrtimer *timer,
 #define kmalloc_obj(object, gfp)	kmalloc(sizeof(object), gfp)
 #define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
 #endif
+
+#ifdef DIO_HAS_URING_CMD
+/* 6.8: io_uring/cmd.h */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+#include <linux/io_uring/cmd.h>
+#endif
+
+/* 6.6: a command's bytes are found through its SQE */
+static inline const void *dio_uring_bytes(const struct io_uring_cmd *cmd)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+	return cmd->cmd;
+#else
+	return cmd->sqe->cmd;
+#endif
+}
+
+/* 6.7: commands that can be cancelled */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#define IO_URING_F_CANCEL	0
+static inline void dio_uring_mark_cancelable(struct io_uring_cmd *cmd,
+					     unsigned int issue_flags)
+{
+}
+#else
+#define dio_uring_mark_cancelable	io_uring_cmd_mark_cancelable
+#endif
+
+/* 6.15: io_uring_cmd_import_fixed() takes the issue flags */
+static inline int dio_uring_import_fixed(u64 addr, unsigned long length, int dir,
+					 struct iov_iter *iter, struct io_uring_cmd *cmd,
+					 unsigned int issue_flags)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+	return io_uring_cmd_import_fixed(addr, length, dir, iter, cmd);
+#else
+	return io_uring_cmd_import_fixed(addr, length, dir, iter, cmd, issue_flags);
+#endif
+}
+
+/* 6.18: io_uring_cmd_done() lost its second result */
+static inline void dio_io_uring_cmd_done(struct io_uring_cmd *cmd, s32 ret,
+					 unsigned int issue_flags)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
+	io_uring_cmd_done(cmd, ret, 0, issue_flags);
+#else
+	io_uring_cmd_done(cmd, ret, issue_flags);
+#endif
+}
+
+/* 6.19: what runs in the task gets io_uring's own request */
+void dio_uring_done(struct io_uring_cmd *cmd, unsigned int issue_flags);
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#define dio_uring_task_work	dio_uring_done
+#else
+static inline void dio_uring_task_work(struct io_tw_req tw_req, io_tw_token_t tw)
+{
+	dio_uring_done(io_uring_cmd_from_tw(tw_req), IO_URING_CMD_TASK_WORK_ISSUE_FLAGS);
+}
+#endif
+#endif /* DIO_HAS_URING_CMD */
 
 #endif /* _DIO_COMPAT_H */

@@ -48,11 +48,11 @@
  *   mmap_lock > dio_dev.config_lock
  *   mmap_lock > a store page's lock
  *   dio_dev.files_lock > the mappings' and page tables' locks
- *   dio_counters.lock > hrtimer's and workqueue's own locks
  *   dio_file.splice_lock
  *   dio_dev.fsync_lock
  *   dio_dev.config_lock > dio_dev.schedule.lock
- *   aio's ctx_lock > hrtimer's and workqueue's own locks (io_cancel)
+ *   aio's ctx_lock (io_cancel) or io_uring's uring_lock > dio_counters.lock
+ *   dio_counters.lock > hrtimer's and workqueue's own locks
  *   dio_dev.inject.arm_lock > the static key's locks
  *   dio_dev.inject.lock > hrtimer's and workqueue's own locks
  *   dio_dev.faults.arm_lock > the static key's locks
@@ -166,7 +166,7 @@ struct dio_counters {
 	u64 injected_delays;
 	u64 injected_reorders;
 	/* Requests that were queued here, until they're finished. */
-	spinlock_t lock ____cacheline_aligned_in_smp;	/* softirqs off */
+	spinlock_t lock ____cacheline_aligned_in_smp;	/* interrupts off */
 	struct list_head waiting;
 	/* Requests whose time has come, for this CPU's work item. */
 	struct llist_head due;
@@ -256,7 +256,9 @@ struct dio_io {
 struct dio_call {
 	struct dio_file *file;
 	struct dio_dev *dev;
-	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER */
+	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER, or a command */
+	struct io_uring_cmd *cmd;	/* NULL: any other */
+	unsigned int issue_flags;	/* io_uring's, for cmd */
 	struct iov_iter *iter;
 	loff_t pos;
 	struct dio_params params;
@@ -340,6 +342,7 @@ ssize_t dio_write_iter(struct kiocb *iocb, struct iov_iter *iter);
 ssize_t dio_splice_read(struct file *file, loff_t *pos,
 			struct pipe_inode_info *pipe, size_t len,
 			unsigned int flags);
+ssize_t dio_serve(struct dio_call *call);
 int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t);
 
 /* flight.c: how many wait, and waiting for them */

@@ -16,7 +16,7 @@ void dio_request_uncount(struct dio_request *req)
 
 	trace_dio_complete(req->io.req, req->io.kind, req->result);
 	dio_flight_end(req->file, req->epoch);
-	if (!req->iocb)
+	if (req->done)
 		return;		/* its caller does the rest: dio_ended() */
 
 	dio_count(dev, completed);
@@ -31,6 +31,13 @@ void dio_request_tell(struct dio_request *req)
 	struct kiocb *iocb = req->iocb;
 	ssize_t result = req->result;
 	bool twice;
+
+	if (req->cmd) {
+		dio_request_uncount(req);
+		dio_uring_tell(req->cmd, result, req->io.kind == DIO_KIND_POLLED);
+		dio_request_put(req);
+		return;
+	}
 
 	twice = req->io.kind == DIO_KIND_POLLED &&
 		dio_fault_hit(req->file->dev, DIO_FAULT_DOUBLE_COMPLETE);
@@ -71,15 +78,19 @@ static void dio_request_early(struct dio_request *req)
 /* The request is being finished, or given up by its killed caller. */
 void dio_request_unlink(struct dio_request *req)
 {
-	spin_lock_bh(&req->queue->lock);
+	unsigned long flags;
+
+	spin_lock_irqsave(&req->queue->lock, flags);
 	list_del_init(&req->link);
-	spin_unlock_bh(&req->queue->lock);
+	if (req->cmd)
+		dio_uring_forget(req->cmd);
+	spin_unlock_irqrestore(&req->queue->lock, flags);
 }
 
 /* A cancelled request arrives where it would have been finished. */
 static void dio_request_cancelled(struct dio_request *req)
 {
-	if (!req->iocb) {
+	if (req->done) {
 		/* The killed caller released the pages. */
 		dio_request_put(req);
 		return;
@@ -103,7 +114,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 		return;
 	}
 
-	if (async && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
+	if (async && req->iocb && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
 		dio_request_early(req);
 		return;
@@ -112,7 +123,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 	req->result = dio_gone(dev) ? -ENODEV : dio_model_move(dev, io, 0);
 	dio_io_release(dev, io, req->result);
 
-	if (req->iocb) {
+	if (!req->done) {
 		if (async && dio_fault_hit(dev, DIO_FAULT_LOST_COMPLETE))
 			dio_quarantine_request(req);
 		else
@@ -175,28 +186,32 @@ enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
 void dio_requests_hurry(struct dio_dev *dev)
 {
 	struct dio_request *req;
+	unsigned long flags;
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
 		struct dio_counters *c = per_cpu_ptr(dev->counters, cpu);
 
-		spin_lock_bh(&c->lock);
+		spin_lock_irqsave(&c->lock, flags);
 		list_for_each_entry(req, &c->waiting, link)
 			if (hrtimer_try_to_cancel(&req->timer) == 1)
 				dio_request_due(dev, req);
-		spin_unlock_bh(&c->lock);
+		spin_unlock_irqrestore(&c->lock, flags);
 	}
 }
 
-/* io_uring's poller: finishes the request whose time has come. */
-int dio_poll(struct kiocb *iocb)
+/* A poller looks after @req: finishes it if its time has come. */
+int dio_request_poll(struct dio_request *req)
 {
-	struct dio_request *req = READ_ONCE(iocb->private);
-
 	if (!dio_gone(req->file->dev) &&
 	    ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
 		return 0;
 
 	dio_request_finish(req);
 	return 1;
+}
+
+int dio_poll(struct kiocb *iocb)
+{
+	return dio_request_poll(READ_ONCE(iocb->private));
 }

@@ -9,6 +9,12 @@
 
 #include "dio.h"
 
+#ifdef DIO_HAS_URING_CMD
+#define DIO_URING_FEATURE	DIO_FEATURE_URING_CMD
+#else
+#define DIO_URING_FEATURE	0
+#endif
+
 /* Each struct begins with its size. */
 union dio_arg {
 	__u32 size;
@@ -33,7 +39,7 @@ static int dio_do_info(struct file *filp, union dio_arg *arg)
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
 			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
 			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD |
-			    DIO_FEATURE_REMOVAL,
+			    DIO_FEATURE_REMOVAL | DIO_URING_FEATURE,
 		.capacity = dio_capacity(file->dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,

@@ -32,31 +32,50 @@ void dio_request_put(struct dio_request *req)
 		kmem_cache_free(dio_request_cache, req);
 }
 
-/*
- * io_cancel(2), and the end of the process that owns the kiocb. Called under
- * aio's ctx_lock, without which ->ki_complete() can't end: so the request is
- * here to stay meanwhile, and must be told from elsewhere.
- */
-static int dio_request_cancel(struct kiocb *iocb)
+/* Has an asynchronous request told -ECANCELED; -EAGAIN: it's being finished. */
+int dio_request_cancel(struct dio_request *req)
 {
-	struct dio_request *req = iocb->private;
 	struct dio_dev *dev = req->file->dev;
+
+	lockdep_assert_held(&req->queue->lock);
 
 	if (!dio_request_claim(req, DIO_STATE_CANCELLED))
 		return -EAGAIN;
 
 	trace_dio_cancel(req->io.req, req->io.kind, -ECANCELED);
 	dio_count(dev, cancelled);
-	/* If the timer isn't ours to stop, it or the worker has the request. */
+	/*
+	 * If the timer isn't ours to stop, it or the worker has the request, or
+	 * it isn't queued yet.
+	 */
 	if (hrtimer_try_to_cancel(&req->timer) == 1)
 		dio_request_due(dev, req);
 	return 0;
 }
 
-static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
-			      const struct dio_params *params)
+/*
+ * io_cancel(2), and the end of the process that owns the kiocb. Called under
+ * aio's ctx_lock, without which ->ki_complete() can't end: so the request is
+ * here to stay meanwhile, and must be told from elsewhere.
+ */
+static int dio_request_io_cancel(struct kiocb *iocb)
 {
-	struct dio_counters *c;
+	struct dio_request *req = iocb->private;
+	unsigned long flags;
+	int ret;
+
+	spin_lock_irqsave(&req->queue->lock, flags);
+	ret = dio_request_cancel(req);
+	spin_unlock_irqrestore(&req->queue->lock, flags);
+	return ret;
+}
+
+static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
+			      const struct dio_call *call)
+{
+	const struct dio_params *params = &call->params;
+	struct dio_counters *c = raw_cpu_ptr(dev->counters);
+	unsigned long flags;
 	ktime_t at = ns_to_ktime(dio_schedule(dev, params, req->io.pos, req->io.goal));
 
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
@@ -67,28 +86,31 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 
 	hrtimer_set_expires(&req->timer, at);
 
-	if (req->iocb) {
+	req->queue = c;
+	INIT_LIST_HEAD(&req->link);
+	if (req->done) {
+		/* Its caller is here, and waits. */
+	} else if (req->cmd) {
+		dio_uring_expect(req, call->issue_flags);
+	} else {
 		WRITE_ONCE(req->iocb->private, req);
 		/* Any other kiocb isn't part of a struct that has a place for it. */
 		if (req->iocb->ki_flags & IOCB_AIO_RW)
-			kiocb_set_cancel_fn(req->iocb, dio_request_cancel);
+			kiocb_set_cancel_fn(req->iocb, dio_request_io_cancel);
 	}
 
-	c = raw_cpu_ptr(dev->counters);
-	req->queue = c;
-
-	/* Linked and started at once, or dio_requests_hurry() might come between. */
-	spin_lock_bh(&c->lock);
+	/* In one go, or cancelling or dio_requests_hurry() might come between. */
+	spin_lock_irqsave(&c->lock, flags);
 	list_add_tail(&req->link, &c->waiting);
 	if (req->io.kind != DIO_KIND_POLLED) {
 		if ((dio_takes_time(params) || req->by_timer || req->held) &&
-		    !dio_gone(dev))
+		    atomic_read(&req->state) == DIO_STATE_QUEUED && !dio_gone(dev))
 			hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
 		else
 			dio_request_due(dev, req);
 	}
 	/* From here on the request may be gone at any time. */
-	spin_unlock_bh(&c->lock);
+	spin_unlock_irqrestore(&c->lock, flags);
 }
 
 /* Waits for a synchronous request. A fatal signal ends the wait: pages first. */
@@ -185,8 +207,9 @@ ssize_t dio_request_submit(struct dio_call *call)
 		goto fail_free;
 
 	req->file = call->file;
-	req->iocb = sync ? NULL : call->iocb;
-	req->done = &done;
+	req->iocb = call->iocb;
+	req->cmd = call->cmd;
+	req->done = sync ? &done : NULL;
 	req->epoch = epoch;
 	req->held = call->injected & BIT(DIO_INJECT_REORDER);
 	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&
@@ -195,7 +218,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 	atomic_set(&req->state, DIO_STATE_QUEUED);
 	refcount_set(&req->refs, sync ? 2 : 1);
 
-	dio_request_queue(dev, req, &call->params);
+	dio_request_queue(dev, req, call);
 	if (!sync)
 		return -EIOCBQUEUED;
 

@@ -15,6 +15,8 @@
 
 #define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
 
+struct io_uring_cmd;
+
 enum dio_state {
 	DIO_STATE_QUEUED,
 	DIO_STATE_MOVING,
@@ -24,7 +26,8 @@ enum dio_state {
 struct dio_request {
 	struct dio_io io;
 	struct dio_file *file;
-	struct kiocb *iocb;		/* NULL: synchronous */
+	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER, or a command */
+	struct io_uring_cmd *cmd;	/* NULL: any other */
 	struct dio_counters *queue;	/* the CPU's where it was queued */
 	/* In queue->waiting until it's finished; then perhaps in dio_faults.requests. */
 	struct list_head link;
@@ -33,7 +36,7 @@ struct dio_request {
 		struct llist_node due;
 		unsigned long release_at;	/* jiffies, parked */
 	};
-	struct completion *done;	/* synchronous: on the waiter's stack */
+	struct completion *done;	/* on the waiter's stack; NULL: asynchronous */
 	ssize_t result;
 	atomic_t state;			/* enum dio_state */
 	refcount_t refs;		/* the queue's, and a synchronous waiter's */
@@ -53,6 +56,7 @@ int dio_requests_init(void);
 void dio_requests_exit(void);
 void dio_request_put(struct dio_request *req);
 ssize_t dio_request_submit(struct dio_call *call);
+int dio_request_cancel(struct dio_request *req);
 
 /* finish.c */
 enum hrtimer_restart dio_request_timer(struct hrtimer *timer);
@@ -62,6 +66,25 @@ void dio_request_uncount(struct dio_request *req);
 void dio_request_tell(struct dio_request *req);
 void dio_request_unlink(struct dio_request *req);
 void dio_requests_hurry(struct dio_dev *dev);
-int dio_poll(struct kiocb *iocb);
+int dio_request_poll(struct dio_request *req);
+
+/* uring.c: io_uring's commands; what waits of them is a request like others */
+#ifdef DIO_HAS_URING_CMD
+void dio_uring_expect(struct dio_request *req, unsigned int issue_flags);
+void dio_uring_forget(struct io_uring_cmd *cmd);
+void dio_uring_tell(struct io_uring_cmd *cmd, ssize_t result, bool polled);
+#else
+static inline void dio_uring_expect(struct dio_request *req, unsigned int issue_flags)
+{
+}
+
+static inline void dio_uring_forget(struct io_uring_cmd *cmd)
+{
+}
+
+static inline void dio_uring_tell(struct io_uring_cmd *cmd, ssize_t result, bool polled)
+{
+}
+#endif
 
 #endif /* _DIO_REQUEST_H */

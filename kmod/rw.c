@@ -175,6 +175,7 @@ static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
 	call.file = file;
 	call.dev = dev;
 	call.iocb = iocb;
+	call.cmd = NULL;
 	call.iter = iter;
 	call.pos = iocb->ki_pos;
 	call.write = write;
@@ -267,47 +268,56 @@ ssize_t dio_splice_read(struct file *file, loff_t *pos,
 	return ret;
 }
 
+/*
+ * A direct call that isn't read or write: DIO_IOC_TRANSFER, a command of io_uring.
+ * The iterator is the caller's, and left as it comes.
+ */
+ssize_t dio_serve(struct dio_call *call)
+{
+	ssize_t ret;
+
+	call->injected = 0;
+	ret = dio_enter(call->dev, &call->params, call->nowait);
+	if (ret)
+		return ret;
+	dio_account(call, 1);
+
+	ret = dio_check_range(call, iov_iter_count(call->iter));
+	if (ret > 0) {
+		iov_iter_truncate(call->iter, ret);
+		ret = dio_direct(call);
+	}
+	return dio_ended(call, ret);
+}
+
 /* DIO_IOC_TRANSFER. The struct's size and flags were checked. */
 int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
 {
-	struct dio_dev *dev = file->dev;
 	struct dio_call call = {
 		.file = file,
-		.dev = dev,
+		.dev = file->dev,
 		.pos = t->offset,
 		.write = t->flags & DIO_TRANSFER_WRITE,
 		.kind = DIO_KIND_IOCTL,
 	};
 	struct iov_iter iter;
 	struct iovec iov;
-	u64 end;
 	ssize_t ret;
+	u64 end;
 
 	if (!(mode & (call.write ? FMODE_WRITE : FMODE_READ)))
 		return -EBADF;
-	if (!t->length || t->addr > ULONG_MAX ||
+	if (!t->length || t->length > DIO_REQUEST_MAX || t->addr > ULONG_MAX ||
 	    check_add_overflow(t->addr, t->length, &end) ||
 	    check_add_overflow(t->offset, t->length, &end) || end > LLONG_MAX)
 		return -EINVAL;
 
-	ret = dio_enter(dev, &call.params, false);
-	if (ret)
-		return ret;
-	dio_account(&call, 1);
-
-	ret = dio_check_range(&call, t->length);
-	if (ret <= 0)
-		goto out;
-
-	t->length = ret;
 	ret = dio_import_user(call.write ? ITER_SOURCE : ITER_DEST,
 			      u64_to_user_ptr(t->addr), t->length, &iov, &iter);
 	if (ret)
-		goto out;
+		return ret;
 	call.iter = &iter;
-	ret = dio_direct(&call);
-out:
-	t->done = ret > 0 ? ret : 0;
-	ret = dio_ended(&call, ret);
-	return ret < 0 ? ret : 0;
+	ret = dio_serve(&call);
+	t->done = max(ret, 0L);
+	return min(ret, 0L);
 }

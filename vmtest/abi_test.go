@@ -31,6 +31,7 @@ func TestABIMatchesBTF(t *testing.T) {
 	for name, mirror := range map[string]any{
 		"dio_info": ioctlapi.Info{}, "dio_config": ioctlapi.Config{}, "dio_stats": ioctlapi.Stats{},
 		"dio_transfer": ioctlapi.Transfer{}, "dio_fault": ioctlapi.Fault{}, "dio_drain": ioctlapi.Drain{}, "dio_inject": ioctlapi.Inject{}, "dio_discard": ioctlapi.Discard{},
+		"dio_uring_cmd": ioctlapi.URingCmd{},
 	} {
 		var c *btf.Struct
 		if err := spec.TypeByName(name, &c); err != nil {

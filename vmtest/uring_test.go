@@ -24,7 +24,7 @@ type uringEntry struct {
 	buffer        uint16
 	personality   uint16
 	spliceFD      int32
-	_             [2]uint64
+	command       [2]uint64
 }
 
 type uringResult struct {

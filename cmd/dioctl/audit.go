@@ -34,7 +34,7 @@ func auditCommand() *cli.Command {
 			&cli.DurationFlag{Name: "duration", Usage: "end after `D`, where no command is run"},
 			&cli.StringFlag{Name: "ready", Usage: "create `FILE` once everything is watched, for who waits to begin"},
 			&cli.DurationFlag{Name: "lost-after", Value: 3 * time.Second, Usage: "call a queued request lost that isn't completed after `D` (and 20 times the slowest other)"},
-			&cli.StringFlag{Name: "symbols", Usage: "look for source lines in `PATH` first: a .ko with debug information, or a folder of them"},
+			&cli.StringFlag{Name: "symbols", EnvVars: []string{"DIO_SYMBOLS"}, Usage: "look for source lines in `PATH` first: a .ko with debug information, or a folder of them"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "`FORMAT` of the verdict: text or json"},
 			&cli.StringFlag{Name: "output", Usage: "write the verdict to `FILE` instead of standard output"},
 		},

@@ -156,6 +156,28 @@
  * DIO_IOC_INJECT_CLEAR (CAP_SYS_ADMIN) Removes the rule of one action, or all
  *                     with DIO_INJECT_NONE.
  *
+ * io_uring's commands
+ * -------------------
+ * IORING_OP_URING_CMD (Linux 6.1) on an open file, without a kiocb: `cmd_op` is one of
+ * DIO_URING_*, and struct dio_uring_cmd stands in the SQE's command bytes; an SQE of
+ * 64 bytes has room for it. The result is in the CQE. They are direct whether or not
+ * the file is; positions are in blocks of DIO_URING_BLOCK bytes.
+ *
+ * DIO_URING_READ      As read with O_DIRECT: bytes moved. `addr` and `length` are
+ * DIO_URING_WRITE     multiples of `mem_align`. With IORING_URING_CMD_FIXED `addr`
+ *                     lies in the registered buffer that the SQE's buf_index
+ *                     names, and nothing is pinned. On a ring with IOPOLL they
+ *                     are polled for.
+ * DIO_URING_FLUSH     As fsync: 0. All fields are 0.
+ * DIO_URING_DISCARD   As DIO_IOC_DISCARD: bytes discarded. `addr` is 0.
+ *
+ * ENOTTY: no such command. EBADF: the file isn't open for that direction. EINVAL: not
+ * aligned, a field that has to be 0, FIXED where there is no buffer, over `max_request`.
+ * EFAULT: none of the buffer could be pinned, or it isn't within the registered one.
+ * ENOSPC, ENODEV, EAGAIN (too many in flight) as above. ECANCELED: the ring went, or
+ * the task (from 6.7 on; before, its end waits for the command's). EOPNOTSUPP, from
+ * io_uring, and EINVAL on 5.10: no such operation there.
+ *
  * Faults
  * ------
  * Each is a bug class of real drivers, committed so that the kernel survives:
@@ -183,6 +205,8 @@
 #define DIO_FEATURE_CANCEL	(1ULL << 8)	/* io_cancel on a queued request */
 #define DIO_FEATURE_INJECT	(1ULL << 9)	/* DIO_IOC_INJECT */
 #define DIO_FEATURE_DISCARD	(1ULL << 10)	/* DIO_IOC_DISCARD */
+#define DIO_FEATURE_BUFFERS	(1ULL << 11)	/* DIO_IOC_BUFFER_REGISTER */
+#define DIO_FEATURE_URING_CMD	(1ULL << 12)	/* io_uring commands */
 #define DIO_FEATURE_REMOVAL	(1ULL << 13)	/* can be unbound while it's used */
 
 /*
@@ -423,6 +447,15 @@ struct dio_inject {
 	__u32 reserved;			/* 0 */
 };
 
+/* What stands in the SQE of an io_uring command. */
+struct dio_uring_cmd {
+	__u64 addr;			/* of the buffer, else 0 */
+	__u32 length;			/* bytes */
+	__u32 block;			/* position in the store, in DIO_URING_BLOCK bytes */
+};
+
+#define DIO_URING_BLOCK		512
+
 #define DIO_IOC_MAGIC		0xD1
 
 #define DIO_IOC_INFO		_IOWR(DIO_IOC_MAGIC, 0x00, struct dio_info)
@@ -438,5 +471,11 @@ struct dio_inject {
 #define DIO_IOC_INJECT		_IOWR(DIO_IOC_MAGIC, 0x20, struct dio_inject)
 #define DIO_IOC_INJECT_GET	_IOWR(DIO_IOC_MAGIC, 0x21, struct dio_inject)
 #define DIO_IOC_INJECT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x22, struct dio_inject)
+
+/* SQE's cmd_op */
+#define DIO_URING_READ		_IOWR(DIO_IOC_MAGIC, 0x40, struct dio_uring_cmd)
+#define DIO_URING_WRITE		_IOWR(DIO_IOC_MAGIC, 0x41, struct dio_uring_cmd)
+#define DIO_URING_FLUSH		_IOWR(DIO_IOC_MAGIC, 0x42, struct dio_uring_cmd)
+#define DIO_URING_DISCARD	_IOWR(DIO_IOC_MAGIC, 0x43, struct dio_uring_cmd)
 
 #endif /* _UAPI_DIO_H */
