@@ -99,10 +99,18 @@ func TestAuditClean(t *testing.T) {
 		{"io_uring-fixed", true, 8, "0", true, false},
 		{"io_uring-fixed", true, 8, "2ms", true, true},
 		{"io_uring-iopoll", true, 8, "0", true, false},
+		{"uring_cmd", true, 8, "0", true, false},
+		{"uring_cmd", true, 8, "2ms", true, true},
+		{"uring_cmd-fixed", true, 8, "2ms", true, true},
+		{"uring_cmd-iopoll", true, 8, "0", true, false},
 		{"ioctl", false, 1, "2ms", true, false},
 		{"splice", false, 1, "0", false, false},
 	} {
 		t.Run(fmt.Sprintf("%s/direct=%v/latency=%s", c.engine, c.direct, c.latency), func(t *testing.T) {
+			if strings.HasPrefix(c.engine, "uring_cmd") && !hasCommands(t, openDevice(t)) {
+				run(t, "dioctl", "read", "--engine", c.engine, "--direct", "--length", "4k", device).want(t, 3)
+				return
+			}
 			configure(t, "--latency", c.latency)
 			back := filepath.Join(t.TempDir(), "back")
 			copying := fmt.Sprintf("dioctl copy --engine %s --depth %d --block-size 64k", c.engine, c.depth)

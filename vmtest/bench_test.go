@@ -69,9 +69,9 @@ func checkMeasured(t *testing.T, r bench.Result) {
 		least, most = 2, 2
 	case "aio":
 		least, most = 2/float64(r.Depth), 2/float64(r.Depth)
-	case "io_uring", "io_uring-fixed":
+	case "io_uring", "io_uring-fixed", "uring_cmd", "uring_cmd-fixed":
 		least, most = 1/float64(r.Depth), 1/float64(r.Depth) // it ends at once: a call brings back all
-	case "io_uring-iopoll":
+	case "io_uring-iopoll", "uring_cmd-iopoll":
 		most = 1e6 // polls until it is done
 		least = 1 / float64(r.Depth)
 	}

@@ -126,13 +126,19 @@ func TestRemovalInFlight(t *testing.T) {
 	}
 	polled := exec.Command("dioctl", "read", "--engine", "io_uring-iopoll", "--direct", "--length", "64k", ioctlapi.DefaultPath)
 	ring := exec.Command("dioctl", "read", "--engine", "io_uring", "--direct", "--length", "64k", ioctlapi.DefaultPath)
-	for _, c := range []*exec.Cmd{polled, ring} {
+	children := []*exec.Cmd{polled, ring}
+	if hasCommands(t, d) {
+		for _, engine := range []string{"uring_cmd", "uring_cmd-iopoll"} {
+			children = append(children, exec.Command("dioctl", "read", "--engine", engine, "--direct", "--length", "64k", ioctlapi.DefaultPath))
+		}
+	}
+	for _, c := range children {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// The lost one is in flight, too. Each program has one request of 64 KiB.
-	waitInFlight(t, d, uint64(1+len(calls)-1+async+2))
+	waitInFlight(t, d, uint64(1+len(calls)-1+async+len(children)))
 	go func() { n, err := calls["fsync"](); ends <- ended{"fsync", n, err} }()
 	time.Sleep(50 * time.Millisecond)
 
@@ -157,7 +163,7 @@ func TestRemovalInFlight(t *testing.T) {
 		t.Errorf("native AIO was told %v, want %d times ENODEV, and a page for the one that was done but held back", results, async)
 	}
 	aio.none()
-	for _, c := range []*exec.Cmd{polled, ring} {
+	for _, c := range children {
 		var exit *exec.ExitError
 		if err := c.Wait(); !errors.As(err, &exit) || exit.ExitCode() <= 0 {
 			t.Errorf("%v: %v, want an error", c.Args, err)
