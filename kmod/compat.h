@@ -328,6 +328,22 @@ static inline void dio_io_uring_cmd_done(struct io_uring_cmd *cmd, s32 ret,
 #endif
 }
 
+/*
+ * By 6.8: a command may return a positive result. On 6.1 it counts as a failure,
+ * and is lost when io_uring's own thread made the call: so it's told instead.
+ */
+static inline int dio_uring_result(struct io_uring_cmd *cmd, ssize_t ret,
+				   unsigned int issue_flags)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+	if (ret > 0) {
+		dio_io_uring_cmd_done(cmd, ret, issue_flags);
+		return -EIOCBQUEUED;
+	}
+#endif
+	return ret;
+}
+
 /* 6.19: what runs in the task gets io_uring's own request */
 void dio_uring_done(struct io_uring_cmd *cmd, unsigned int issue_flags);
 

@@ -153,6 +153,7 @@ int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	const struct dio_uring_cmd *shared = dio_uring_bytes(cmd);
 	struct dio_uring_cmd c;
+	ssize_t ret;
 
 	if (issue_flags & IO_URING_F_CANCEL)
 		return dio_uring_cancel(cmd);
@@ -163,9 +164,11 @@ int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 
 	switch (cmd->cmd_op) {
 	case DIO_URING_READ:
-		return dio_uring_move(cmd, &c, false, issue_flags);
+		ret = dio_uring_move(cmd, &c, false, issue_flags);
+		break;
 	case DIO_URING_WRITE:
-		return dio_uring_move(cmd, &c, true, issue_flags);
+		ret = dio_uring_move(cmd, &c, true, issue_flags);
+		break;
 	case DIO_URING_FLUSH:
 		if (c.addr || c.length || c.block || cmd->flags & IORING_URING_CMD_FIXED)
 			return -EINVAL;
@@ -173,10 +176,12 @@ int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	case DIO_URING_DISCARD:
 		if (c.addr || cmd->flags & IORING_URING_CMD_FIXED)
 			return -EINVAL;
-		return dio_uring_discard(cmd, &c, issue_flags);
+		ret = dio_uring_discard(cmd, &c, issue_flags);
+		break;
 	default:
 		return -ENOTTY;
 	}
+	return dio_uring_result(cmd, ret, issue_flags);
 }
 
 #endif /* DIO_HAS_URING_CMD */
