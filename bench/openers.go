@@ -18,6 +18,7 @@ var openers = map[string]opener{
 	"preadv2":         openPreadv2,
 	"mmap":            openMmap,
 	"ioctl":           openIoctl,
+	"ioctl-buffer":    openIoctlBuffer,
 	"splice":          openSplice,
 	"aio":             openAIO,
 	"io_uring":        openUring,

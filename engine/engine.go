@@ -119,7 +119,7 @@ var ErrNotCancelable = errors.New("the operation can't be cancelled")
 // Options shape a queue.
 type Options struct {
 	Depth      int   // operations in flight, 1 to MaxDepth; 0 stands for 1
-	Pool       *Pool // memory that all buffers come from; the -fixed engines register it
+	Pool       *Pool // memory that all buffers come from; the -fixed engines and ioctl-buffer register it
 	Timestamps bool  // fill Op.Submitted and Op.Completed
 
 	// LazySubmit lets io_uring keep submissions until Reap, to hand over and
@@ -164,6 +164,7 @@ func Engines() []Engine {
 		{"uring_cmd-fixed", "the same with registered buffers and file", true, NeedsDirect, openUringCmdFixed},
 		{"uring_cmd-iopoll", "the same, polling for completions (IOPOLL)", true, NeedsDirect, openUringCmdPoll},
 		{"ioctl", "the dio driver's own transfer ioctl", false, AlwaysDirect, openIoctl},
+		{"ioctl-buffer", "the same, with a buffer that is registered once", false, AlwaysDirect, openIoctlBuffer},
 		{"splice", "splice(2) through a pipe", false, FollowsFlag, openSplice},
 	}
 }
@@ -226,7 +227,7 @@ func Open(name string, f *File, o Options) (Queue, error) {
 // it; nothing is read or written. nil: it works.
 func Probe(name string, f *File) error {
 	var o Options
-	if strings.HasSuffix(name, "-fixed") {
+	if strings.HasSuffix(name, "-fixed") || name == "ioctl-buffer" {
 		pool, err := NewPool(PoolOptions{Count: 1, Size: unix.Getpagesize()})
 		if err != nil {
 			return err

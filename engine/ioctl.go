@@ -22,11 +22,13 @@ func openIoctl(f *File, o Options) (Queue, error) {
 	return openSync(o, func() (executor, error) { return &ioctlExec{dev: f.dev, fsync: f.fsync}, nil })
 }
 
-// ioctlExec makes DIO_IOC_TRANSFER calls.
+// ioctlExec makes DIO_IOC_TRANSFER calls, with or without a registered buffer.
 type ioctlExec struct {
 	dev   Transferer
 	fsync func() error
 	t     ioctlapi.Transfer // here, so that a call allocates nothing
+
+	registered *registeredPool // nil: each transfer pins its buffer
 }
 
 func (x *ioctlExec) run(op *Op) (int, error) {
@@ -43,12 +45,22 @@ func (x *ioctlExec) run(op *Op) (int, error) {
 	if op.Kind == Write {
 		x.t.Flags = ioctlapi.TransferWrite
 	}
-	err := x.dev.Transfer(&x.t)
+	if x.registered != nil {
+		if err := x.registered.place(&x.t, op.Buf); err != nil {
+			return 0, err
+		}
+	}
+	err := errnoOf(x.dev.Transfer(&x.t)) // the caller names engine and file, as for every engine
+	return int(x.t.Done), err
+}
+
+// errnoOf is the errno behind err, or err where there is none.
+func errnoOf(err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {
-		err = errno // the caller names engine and file, as for every engine
+		return errno
 	}
-	return int(x.t.Done), err
+	return err
 }
 
 func (x *ioctlExec) close() error { return nil }

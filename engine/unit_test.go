@@ -91,6 +91,63 @@ func TestIoctlEngine(t *testing.T) {
 	}
 }
 
+// fakeRegistrar has one registered buffer, number 5.
+type fakeRegistrar struct {
+	fakeTransferer
+	length        int
+	writable      bool
+	registerErr   error
+	unregistered  []uint32
+	unregisterErr error
+}
+
+func (f *fakeRegistrar) RegisterBuffer(mem []byte, writable bool) (uint32, error) {
+	f.length, f.writable = len(mem), writable
+	return 5, f.registerErr
+}
+
+func (f *fakeRegistrar) UnregisterBuffer(id uint32) error {
+	f.unregistered = append(f.unregistered, id)
+	return f.unregisterErr
+}
+
+func TestIoctlBufferEngine(t *testing.T) {
+	pool, err := NewPool(PoolOptions{Count: 2, Size: 5000, Misalign: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	dev := &fakeRegistrar{}
+	dev.done = 9
+	file := &File{Path: "x", Read: true}
+	r, err := registerPool(dev, file, pool)
+	if err != nil || dev.length != len(pool.mem) || !dev.writable {
+		t.Fatalf("register: %v, %+v", err, dev)
+	}
+	x := &ioctlExec{dev: dev, registered: r}
+	part := pool.all[1].Data[100:200]
+	if n, err := x.run(&Op{Kind: Write, Buf: part, Offset: 1 << 33}); n != 9 || err != nil ||
+		dev.got.Flags != ioctlapi.TransferWrite|ioctlapi.TransferBuffer || dev.got.Buffer != 5 || dev.got.Length != 100 ||
+		dev.got.Offset != 1<<33 || dev.got.Addr != uint64(base(part)-base(pool.mem)) {
+		t.Errorf("write: %d, %v, %+v", n, err, dev.got)
+	}
+	if _, err := x.run(&Op{Kind: Read, Buf: make([]byte, 8)}); !errors.Is(err, unix.EFAULT) {
+		t.Errorf("foreign memory: %v", err)
+	}
+	q := &bufferQueue{&inlineQueue{exec: x}, r}
+	if err := errors.Join(q.Close(), q.Close()); err != nil || len(dev.unregistered) != 1 || dev.unregistered[0] != 5 {
+		t.Errorf("close: %v, %v", err, dev.unregistered)
+	}
+	if _, err := registerPool(dev, file, nil); err == nil {
+		t.Error("no pool was taken")
+	}
+	dev.registerErr = &ioctlapi.Error{Op: "x", Path: "y", Err: unix.ENOMEM}
+	var no *Unavailable
+	if _, err := registerPool(dev, &File{Path: "x"}, pool); !errors.As(err, &no) || !errors.Is(err, unix.ENOMEM) || dev.writable {
+		t.Errorf("refused: %v, writable %v", err, dev.writable)
+	}
+}
+
 func TestPoolLimits(t *testing.T) {
 	page := unix.Getpagesize()
 	for _, o := range []PoolOptions{{}, {Count: 1}, {Count: 1, Size: -1}, {Count: 1, Size: 1, Misalign: page},

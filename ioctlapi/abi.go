@@ -79,8 +79,8 @@ type Config struct {
 }
 
 // Stats are a device's counters since load or reset (struct dio_stats). Pages
-// are of Info.PageSize bytes. InFlight, StorePages, Quarantined* and Head are
-// gauges.
+// are of Info.PageSize bytes. InFlight, StorePages, Quarantined*, Head and
+// Buffer* are gauges.
 type Stats struct {
 	Size                uint32 `json:"size"`  // set by the call
 	Flags               uint32 `json:"flags"` // set by the call
@@ -113,22 +113,30 @@ type Stats struct {
 	InjectedReorders    uint64 `json:"injected_reorders"`
 	Discards            uint64 `json:"discards"`
 	BytesDiscarded      uint64 `json:"bytes_discarded"`
+	Buffers             uint64 `json:"buffers"`      // registered now, or unregistered and still in use
+	BufferPages         uint64 `json:"buffer_pages"` // pinned by them now
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer
 // moves from the device to the buffer.
 const TransferWrite = 1 << 0
 
+// TransferBuffer says that the buffer is a registered one.
+const TransferBuffer = 1 << 1
+
 // Transfer is one classic transfer (struct dio_transfer). Addr must be memory
 // that stays where it is while the call runs: memory outside Go's heap, or
 // heap memory that the caller keeps alive. ReadAt and WriteAt see to that.
 type Transfer struct {
 	Size   uint32 `json:"size"`   // set by the call
-	Flags  uint32 `json:"flags"`  // TransferWrite or 0
-	Addr   uint64 `json:"addr"`   // the buffer's address
+	Flags  uint32 `json:"flags"`  // TransferWrite, TransferBuffer
+	Addr   uint64 `json:"addr"`   // the buffer's address; TransferBuffer: offset in it, bytes
 	Length uint64 `json:"length"` // bytes, 1 to Config.MaxRequest
 	Offset uint64 `json:"offset"` // bytes, position in the store
 	Done   uint64 `json:"done"`   // out: bytes moved
+
+	Buffer   uint32 `json:"buffer"`   // TransferBuffer: its id; else 0
+	Reserved uint32 `json:"reserved"` // 0
 }
 
 // Fault is how a fault is to be armed, or is armed (struct dio_fault).
@@ -188,6 +196,9 @@ var (
 	cmdFaultGet   = iowr(0x11, unsafe.Sizeof(Fault{}))
 	cmdFaultClear = iowr(0x12, unsafe.Sizeof(Fault{}))
 	cmdDrain      = iowr(0x13, unsafe.Sizeof(Drain{}))
+
+	cmdBufferRegister   = iowr(0x06, unsafe.Sizeof(BufferRegister{}))
+	cmdBufferUnregister = iowr(0x07, unsafe.Sizeof(BufferUnregister{}))
 
 	cmdDiscard     = iowr(0x05, unsafe.Sizeof(Discard{}))
 	cmdInject      = iowr(0x20, unsafe.Sizeof(Inject{}))

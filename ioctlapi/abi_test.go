@@ -72,6 +72,7 @@ var mirrors = []struct {
 	{"dio_info", Info{}}, {"dio_config", Config{}}, {"dio_stats", Stats{}},
 	{"dio_transfer", Transfer{}}, {"dio_fault", Fault{}}, {"dio_drain", Drain{}}, {"dio_inject", Inject{}}, {"dio_discard", Discard{}},
 	{"dio_uring_cmd", URingCmd{}},
+	{"dio_buffer_register", BufferRegister{}}, {"dio_buffer_unregister", BufferUnregister{}},
 }
 
 func TestLayoutIsTheHeaders(t *testing.T) {
@@ -102,6 +103,7 @@ func TestCommandsAreTheHeaders(t *testing.T) {
 		"INFO": cmdInfo, "GET_CONFIG": cmdGetConfig, "SET_CONFIG": cmdSetConfig, "STATS": cmdStats,
 		"TRANSFER": cmdTransfer, "FAULT_ARM": cmdFaultArm, "FAULT_GET": cmdFaultGet,
 		"FAULT_CLEAR": cmdFaultClear, "DRAIN": cmdDrain,
+		"BUFFER_REGISTER": cmdBufferRegister, "BUFFER_UNREGISTER": cmdBufferUnregister,
 		"DISCARD": cmdDiscard, "INJECT": cmdInject, "INJECT_GET": cmdInjectGet, "INJECT_CLEAR": cmdInjectClear,
 		"URING_READ": URingRead, "URING_WRITE": URingWrite, "URING_FLUSH": URingFlush, "URING_DISCARD": URingDiscard,
 	}
@@ -176,6 +178,8 @@ func TestLimitsAreTheHeaders(t *testing.T) {
 		"#define DIO_BANDWIDTH_MIN	(1ULL << 16)",
 		"#define DIO_BANDWIDTH_MAX	(1ULL << 50)",
 		"#define DIO_QUEUE_DEPTH_MAX	1024U",
+		"#define DIO_BUFFER_MAX		(1ULL << 30)",
+		"#define DIO_BUFFERS_MAX		1024U",
 		"#define DIO_ABI_VERSION		1\n",
 	} {
 		if !strings.Contains(header, want) {

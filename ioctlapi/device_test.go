@@ -78,6 +78,8 @@ func TestErrorsNameOperationAndDevice(t *testing.T) {
 		"read fault sync-as-async":      func() error { _, err := d.Fault(FaultSyncAsAsync); return err },
 		"clear all faults":              func() error { return d.ClearFault(FaultNone) },
 		"drain the quarantine":          func() error { _, err := d.Drain(); return err },
+		"register a buffer":             func() error { _, err := d.RegisterBuffer(make([]byte, 1), true); return err },
+		"unregister a buffer":           func() error { return d.UnregisterBuffer(1) },
 	}
 	for op, call := range calls {
 		err := call()
@@ -110,7 +112,7 @@ func TestCallsFillTheirStructs(t *testing.T) {
 
 	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
 		cmd = c
-		if s := (*Stats)(arg); s.Size != 240 || s.Flags != statsReset {
+		if s := (*Stats)(arg); s.Size != 256 || s.Flags != statsReset {
 			t.Errorf("reset: size %d, flags %#x", s.Size, s.Flags)
 		}
 		return nil
@@ -135,7 +137,7 @@ func TestCallsFillTheirStructs(t *testing.T) {
 	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
 		cmd = c
 		tr := (*Transfer)(arg)
-		if tr.Size != 40 || tr.Flags != TransferWrite || tr.Length != 3 || tr.Offset != 99 ||
+		if tr.Size != 48 || tr.Flags != TransferWrite || tr.Length != 3 || tr.Offset != 99 ||
 			tr.Addr != uint64(uintptr(unsafe.Pointer(&buf[0]))) {
 			t.Errorf("transfer: %+v", tr)
 		}
@@ -144,6 +146,29 @@ func TestCallsFillTheirStructs(t *testing.T) {
 	}
 	if n, err := d.WriteAt(buf, 99); n != 2 || err != nil || cmd != cmdTransfer {
 		t.Errorf("transfer: %d, %v, %#x", n, err, cmd)
+	}
+
+	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
+		cmd = c
+		r := (*BufferRegister)(arg)
+		if r.Size != 32 || r.Flags != BufferWritable || r.Length != 3 || r.Addr != uint64(uintptr(unsafe.Pointer(&buf[0]))) {
+			t.Errorf("register: %+v", r)
+		}
+		r.ID = 77
+		return nil
+	}
+	if id, err := d.RegisterBuffer(buf, true); id != 77 || err != nil || cmd != cmdBufferRegister {
+		t.Errorf("register: %d, %v, %#x", id, err, cmd)
+	}
+	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
+		cmd = c
+		if r := (*BufferUnregister)(arg); r.Size != 16 || r.Flags != 0 || r.ID != 77 {
+			t.Errorf("unregister: %+v", r)
+		}
+		return nil
+	}
+	if err := d.UnregisterBuffer(77); err != nil || cmd != cmdBufferUnregister {
+		t.Errorf("unregister: %v, %#x", err, cmd)
 	}
 }
 

@@ -159,6 +159,7 @@ const (
 	FeatureCancel   Features = 1 << 8
 	FeatureInject   Features = 1 << 9
 	FeatureDiscard  Features = 1 << 10
+	FeatureBuffers  Features = 1 << 11
 	FeatureURingCmd Features = 1 << 12 // io_uring commands: Linux 6.1 and newer
 	FeatureRemoval  Features = 1 << 13 // can be unbound while it is used
 )

@@ -28,6 +28,7 @@ static int dio_open(struct inode *inode, struct file *file)
 	f->dev = dev;
 	f->filp = file;
 	mutex_init(&f->splice_lock);
+	dio_buffers_init(f);
 	file->private_data = f;
 	/* dio_enter() and dio_request_submit() give EAGAIN instead of waiting. */
 	file->f_mode |= FMODE_NOWAIT;
@@ -56,6 +57,7 @@ static int dio_release(struct inode *inode, struct file *file)
 	mutex_lock(&f->dev->files_lock);
 	list_del(&f->link);
 	mutex_unlock(&f->dev->files_lock);
+	dio_buffers_exit(f);
 	kfree(f);
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
+#include <linux/uaccess.h>
 #include <linux/uio.h>
 
 #ifndef CONFIG_64BIT
@@ -152,6 +153,33 @@ static inline void __user *dio_iter_addr(const struct iov_iter *i)
 	return i->iov->iov_base + i->iov_offset;
 #endif
 }
+
+/*
+ * 6.2: a long-term pin for reading stands for the process's own page. Before, it
+ * could be of the zero page or one shared after fork(), and the process's next
+ * write went elsewhere: so the page is made its own, by pinning as for a write,
+ * though it may be read-only. That would pin what can't even be read.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define DIO_FOLL_READ	(FOLL_WRITE | FOLL_FORCE)
+
+static inline bool dio_may_pin_to_read(unsigned long start, u32 nr)
+{
+	char c;
+
+	for (; nr; nr--, start += PAGE_SIZE)
+		if (get_user(c, (char __user *)start))
+			return false;
+	return true;
+}
+#else
+#define DIO_FOLL_READ	0
+
+static inline bool dio_may_pin_to_read(unsigned long start, u32 nr)
+{
+	return true;
+}
+#endif
 
 /* 6.3: iov_iter_extract_pages(), ITER_DEST and ITER_SOURCE */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)

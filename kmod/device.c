@@ -132,5 +132,6 @@ void dio_dev_remove(struct dio_dev *dev)
 	dio_requests_hurry(dev);
 	wake_up_all(&dev->removal);
 	dio_unmap(dev);
+	dio_buffers_drop(dev);
 	put_device(&dev->dev);
 }

@@ -9,6 +9,9 @@
  *                      last open file is closed, which each kiocb and each
  *                      mapping holds; that keeps the module, too.
  * struct dio_file      An open file. Freed in ->release().
+ * struct dio_buffer    Registered memory: its pages, and the charge for them.
+ *                      Reference counted: the id in the file has one, and so
+ *                      has each call and each dio_io that uses it.
  * struct dio_io        What one request holds: the caller's pages and where its
  *                      bytes go. On the caller's stack for a request that is
  *                      served at once; else inside a struct dio_request.
@@ -48,7 +51,9 @@
  *   mmap_lock > dio_dev.config_lock
  *   mmap_lock > a store page's lock
  *   dio_dev.files_lock > the mappings' and page tables' locks
+ *   dio_dev.files_lock > dio_file.buffers' xa_lock
  *   dio_file.splice_lock
+ *   the xa_locks, of dio_file.buffers and of the store: innermost
  *   dio_dev.fsync_lock
  *   dio_dev.config_lock > dio_dev.schedule.lock
  *   aio's ctx_lock (io_cancel) or io_uring's uring_lock > dio_counters.lock
@@ -83,6 +88,7 @@
 #include <linux/xarray.h>
 
 #include "uapi/dio.h"
+#include "buffer.h"
 #include "fault.h"
 #include "inject.h"
 #include "schedule.h"
@@ -184,6 +190,8 @@ struct dio_dev {
 	struct dio_store store;
 	struct dio_schedule schedule;
 	atomic_t mappings;		/* vmas of the store */
+	atomic_t buffers;		/* registered ones, and unregistered ones in use */
+	atomic_long_t buffer_pages;
 
 	/* Requests that wait, by the parity of the fsync that will wait for them. */
 	atomic_t in_flight[2] ____cacheline_aligned_in_smp;
@@ -210,6 +218,7 @@ struct dio_file {
 	atomic_t in_flight;
 	struct task_struct *splicer;	/* within ->splice_read() for DIO_FAULT_SYNC_AS_ASYNC */
 	struct mutex splice_lock;
+	struct xarray buffers;		/* struct dio_buffer by id */
 	struct dio_own_mapping mapping;	/* where open(2) wants one */
 };
 
@@ -226,6 +235,7 @@ enum dio_hold {
 	DIO_HOLD_NONE,		/* by somebody else: a bvec */
 	DIO_HOLD_PIN,
 	DIO_HOLD_GET,
+	DIO_HOLD_BUFFER,	/* by a registered buffer, of which this is a reference */
 };
 
 /* Bytes that follow each other in the pages of a dio_io. */
@@ -249,7 +259,10 @@ struct dio_io {
 	u8 kind;
 	u8 hold;
 	struct dio_extent inline_extent;
-	struct page *inline_pages[DIO_INLINE_PAGES];
+	union {
+		struct page *inline_pages[DIO_INLINE_PAGES];
+		struct dio_buffer *buffer;	/* DIO_HOLD_BUFFER */
+	};
 };
 
 /* One call of read, write or transfer on its way in. */
@@ -260,6 +273,8 @@ struct dio_call {
 	struct io_uring_cmd *cmd;	/* NULL: any other */
 	unsigned int issue_flags;	/* io_uring's, for cmd */
 	struct iov_iter *iter;
+	struct dio_buffer *buffer;	/* the memory; then iter only counts */
+	u64 buffer_pos;
 	loff_t pos;
 	struct dio_params params;
 	bool write;
@@ -328,8 +343,7 @@ int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 void dio_store_drop(struct dio_store *store, u64 pos, u64 end);
 
 /* pages.c: taking hold of the caller's pages and letting go */
-int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
-		enum dio_family family, bool nowait);
+int dio_io_take(struct dio_call *call, struct dio_io *io);
 void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
 /* model.c: what the device does with the bytes */

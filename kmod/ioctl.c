@@ -26,6 +26,8 @@ union dio_arg {
 	struct dio_drain drain;
 	struct dio_inject inject;
 	struct dio_discard discard;
+	struct dio_buffer_register buffer_register;
+	struct dio_buffer_unregister buffer_unregister;
 };
 
 static int dio_do_info(struct file *filp, union dio_arg *arg)
@@ -39,7 +41,8 @@ static int dio_do_info(struct file *filp, union dio_arg *arg)
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
 			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
 			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD |
-			    DIO_FEATURE_REMOVAL | DIO_URING_FEATURE,
+			    DIO_FEATURE_BUFFERS | DIO_FEATURE_REMOVAL |
+			    DIO_URING_FEATURE,
 		.capacity = dio_capacity(file->dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,
@@ -83,7 +86,9 @@ static int dio_do_stats(struct file *filp, union dio_arg *arg)
 
 static int dio_do_transfer(struct file *filp, union dio_arg *arg)
 {
-	if (arg->transfer.flags & ~DIO_TRANSFER_WRITE)
+	if ((arg->transfer.flags & ~(DIO_TRANSFER_WRITE | DIO_TRANSFER_BUFFER)) ||
+	    (arg->transfer.buffer && !(arg->transfer.flags & DIO_TRANSFER_BUFFER)) ||
+	    arg->transfer.reserved)
 		return -EINVAL;
 	return dio_transfer(filp->private_data, filp->f_mode, &arg->transfer);
 }
@@ -147,6 +152,24 @@ static int dio_do_discard(struct file *filp, union dio_arg *arg)
 	return dio_discard(filp->private_data, filp->f_mode, &arg->discard);
 }
 
+static int dio_do_buffer_register(struct file *filp, union dio_arg *arg)
+{
+	return dio_buffer_register(filp->private_data, &arg->buffer_register);
+}
+
+/* The caller wasn't told the id. */
+static void dio_undo_buffer_register(struct file *filp, union dio_arg *arg)
+{
+	dio_buffer_unregister(filp->private_data, arg->buffer_register.id);
+}
+
+static int dio_do_buffer_unregister(struct file *filp, union dio_arg *arg)
+{
+	if (arg->buffer_unregister.flags || arg->buffer_unregister.reserved)
+		return -EINVAL;
+	return dio_buffer_unregister(filp->private_data, arg->buffer_unregister.id);
+}
+
 #define DIO_ADMIN	BIT(0)	/* needs CAP_SYS_ADMIN */
 #define DIO_GONE_TOO	BIT(1)	/* works when the device was removed */
 
@@ -156,6 +179,7 @@ static const struct dio_command {
 	u32 min;	/* the first version's: never changes once released */
 	u32 flags;
 	int (*run)(struct file *filp, union dio_arg *arg);
+	void (*undo)(struct file *filp, union dio_arg *arg);	/* the answer was lost */
 } dio_commands[] = {
 	{ DIO_IOC_INFO, sizeof(struct dio_info), 56, DIO_GONE_TOO, dio_do_info },
 	{ DIO_IOC_GET_CONFIG, sizeof(struct dio_config), 72, 0, dio_do_get_config },
@@ -167,6 +191,10 @@ static const struct dio_command {
 	{ DIO_IOC_FAULT_CLEAR, sizeof(struct dio_fault), 48, DIO_ADMIN, dio_do_fault_clear },
 	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, DIO_ADMIN, dio_do_drain },
 	{ DIO_IOC_DISCARD, sizeof(struct dio_discard), 40, 0, dio_do_discard },
+	{ DIO_IOC_BUFFER_REGISTER, sizeof(struct dio_buffer_register), 32, 0,
+	  dio_do_buffer_register, dio_undo_buffer_register },
+	{ DIO_IOC_BUFFER_UNREGISTER, sizeof(struct dio_buffer_unregister), 16, 0,
+	  dio_do_buffer_unregister },
 	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, DIO_ADMIN, dio_do_inject },
 	{ DIO_IOC_INJECT_GET, sizeof(struct dio_inject), 80, 0, dio_do_inject_get },
 	{ DIO_IOC_INJECT_CLEAR, sizeof(struct dio_inject), 80, DIO_ADMIN, dio_do_inject_clear },
@@ -195,10 +223,12 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
 	BUILD_BUG_ON(sizeof(struct dio_config) != 112);
-	BUILD_BUG_ON(sizeof(struct dio_stats) != 240);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 256);
 	BUILD_BUG_ON(sizeof(struct dio_discard) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_inject) != 80);
-	BUILD_BUG_ON(sizeof(struct dio_transfer) != 40);
+	BUILD_BUG_ON(sizeof(struct dio_transfer) != 48);
+	BUILD_BUG_ON(sizeof(struct dio_buffer_register) != 32);
+	BUILD_BUG_ON(sizeof(struct dio_buffer_unregister) != 16);
 	BUILD_BUG_ON(sizeof(struct dio_fault) != 48);
 	BUILD_BUG_ON(sizeof(struct dio_drain) != 24);
 
@@ -227,7 +257,10 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	/* What this driver doesn't know came as zeros and stays. */
 	arg.size = size;
-	if (copy_to_user(user, &arg, min(size, command->size)))
+	if (copy_to_user(user, &arg, min(size, command->size))) {
+		if (command->undo)
+			command->undo(filp, &arg);
 		return -EFAULT;
+	}
 	return 0;
 }

@@ -6,7 +6,7 @@
  * the kernel knows such pages and keeps them from copy-on-write and writeback
  * surprises. "get" is the classic sequence, a plain reference: shown, and good
  * enough while nobody forks. Pages of a bvec belong to who built it and are
- * neither taken nor given back.
+ * neither taken nor given back; those of a registered buffer are lent by it.
  *
  * A request is held as a whole before a byte moves. Pages that the device wrote
  * are marked dirty, only those, and before they are given back.
@@ -99,26 +99,32 @@ static void dio_io_append(struct dio_io *io, size_t offset, size_t length)
 }
 
 /*
- * Takes hold of the pages under @iter, as many as can be had; -EFAULT when none.
+ * Takes hold of the pages of @call, as many as can be had; -EFAULT when none.
  * The caller initialised @io's req, pos, write, model and kind. One call below
  * may give no more than a segment, a single bvec, or what a fault left: so loop.
  */
-int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
-		enum dio_family family, bool nowait)
+int dio_io_take(struct dio_call *call, struct dio_io *io)
 {
+	struct iov_iter *iter = call->iter;
 	bool user = user_backed_iter(iter);
-	u32 room = iov_iter_npages(iter, INT_MAX);
+	u32 room;
 	int ret;
 
+	if (call->buffer) {
+		dio_buffer_take(call, io);
+		return 0;
+	}
+
+	room = iov_iter_npages(iter, INT_MAX);
 	io->nr_pages = 0;
 	io->nr_extents = 0;
 	io->bytes = 0;
 	io->goal = 0;
 	io->hold = !user ? DIO_HOLD_NONE :
-		   family == DIO_FAMILY_GET ? DIO_HOLD_GET : DIO_HOLD_PIN;
+		   call->params.family == DIO_FAMILY_GET ? DIO_HOLD_GET : DIO_HOLD_PIN;
 
 	ret = dio_io_room(io, room, iter_is_ubuf(iter) ? 1 : max(iter->nr_segs, 1UL),
-			  nowait);
+			  call->nowait);
 	if (ret)
 		return ret;
 
@@ -142,7 +148,7 @@ int dio_io_take(struct dio_dev *dev, struct dio_io *io, struct iov_iter *iter,
 
 	io->goal = io->bytes;
 	if (io->hold != DIO_HOLD_NONE)
-		dio_add(dev, pages_pinned, io->nr_pages);
+		dio_add(call->dev, pages_pinned, io->nr_pages);
 	trace_dio_pin(io, ret);
 	if (unlikely(!io->bytes)) {
 		dio_io_free(io);
@@ -189,6 +195,10 @@ void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved)
 		goto out;
 
 	dirty = written ? dio_io_pages_of(io, written) : 0;
+	if (io->hold == DIO_HOLD_BUFFER) {
+		dio_buffer_end(dev, io, dirty, written);
+		return;
+	}
 	if (static_branch_unlikely(&dio_faults_armed))
 		dio_fault_release(dev, io, &dirty);
 

@@ -153,7 +153,7 @@ static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
 	io->kind = call->kind;
 	trace_dio_submit(io->req, call, iov_iter_count(call->iter), true);
 
-	ret = dio_io_take(dev, io, call->iter, call->params.family, call->nowait);
+	ret = dio_io_take(call, io);
 	if (ret)
 		goto fail;
 

@@ -59,7 +59,7 @@ static ssize_t dio_direct_now(struct dio_call *call)
 	io.kind = call->kind;
 	trace_dio_submit(io.req, call, iov_iter_count(call->iter), true);
 
-	ret = dio_io_take(dev, &io, call->iter, call->params.family, call->nowait);
+	ret = dio_io_take(call, &io);
 	if (!ret) {
 		if (unlikely(call->injected))
 			dio_inject_io(&io, call);
@@ -177,6 +177,7 @@ static ssize_t dio_rw(struct kiocb *iocb, struct iov_iter *iter, bool write)
 	call.iocb = iocb;
 	call.cmd = NULL;
 	call.iter = iter;
+	call.buffer = NULL;
 	call.pos = iocb->ki_pos;
 	call.write = write;
 	call.injected = 0;
@@ -312,12 +313,20 @@ int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
 	    check_add_overflow(t->offset, t->length, &end) || end > LLONG_MAX)
 		return -EINVAL;
 
-	ret = dio_import_user(call.write ? ITER_SOURCE : ITER_DEST,
-			      u64_to_user_ptr(t->addr), t->length, &iov, &iter);
+	call.iter = &iter;
+	if (t->flags & DIO_TRANSFER_BUFFER) {
+		ret = dio_buffer_find(&call, t);
+		/* Of either direction: it only counts. */
+		iov_iter_discard(&iter, READ, t->length);
+	} else {
+		ret = dio_import_user(call.write ? ITER_SOURCE : ITER_DEST,
+				      u64_to_user_ptr(t->addr), t->length, &iov, &iter);
+	}
 	if (ret)
 		return ret;
-	call.iter = &iter;
+
 	ret = dio_serve(&call);
+	dio_buffer_put(call.buffer);
 	t->done = max(ret, 0L);
 	return min(ret, 0L);
 }

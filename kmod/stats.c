@@ -77,6 +77,8 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),
 		.head = READ_ONCE(dev->schedule.head),
 		.store_pages = atomic_long_read(&dev->store.count),
+		.buffers = atomic_read(&dev->buffers),
+		.buffer_pages = atomic_long_read(&dev->buffer_pages),
 	};
 	dio_quarantine_count(dev, &stats->quarantined_pages,
 			     &stats->quarantined_requests);

@@ -4,7 +4,7 @@
  * dio_map in the classic family. `req` ties the steps of one request together.
  *
  *   submit  taken in; nothing is held yet
- *   pin     the caller's pages are held
+ *   pin     the caller's pages are held; hold=buffer: lent by a registered one
  *   queue   it waits until due_ns, by the monotonic clock
  *   map     a caller's page is mapped (get family), or how many were
  *   move    bytes went between the pages and the store
@@ -12,6 +12,10 @@
  *   release pages are about to be given back
  *   cancel  it was cancelled before it was moved
  *   complete  the result is about to be told
+ *
+ * Of a registered buffer:
+ *   buffer_pin      it was pinned, or could not be
+ *   buffer_release  its pages are about to be given back
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM dio
@@ -34,7 +38,8 @@
 	__print_symbolic(hold,				\
 			 { DIO_HOLD_NONE, "none" },	\
 			 { DIO_HOLD_PIN, "pin" },	\
-			 { DIO_HOLD_GET, "get" })
+			 { DIO_HOLD_GET, "get" },	\
+			 { DIO_HOLD_BUFFER, "buffer" })
 
 TRACE_EVENT(dio_submit,
 	TP_PROTO(u64 req, const struct dio_call *call, size_t bytes, bool direct),
@@ -188,6 +193,40 @@ DEFINE_EVENT(dio_end, dio_cancel,
 DEFINE_EVENT(dio_end, dio_complete,
 	TP_PROTO(u64 req, u8 kind, s64 result),
 	TP_ARGS(req, kind, result)
+);
+
+DECLARE_EVENT_CLASS(dio_buffer,
+	TP_PROTO(const struct dio_buffer *buffer, int result),
+	TP_ARGS(buffer, result),
+	TP_STRUCT__entry(
+		__field(u64, addr)
+		__field(u64, bytes)
+		__field(u32, pages)
+		__field(u32, id)
+		__field(int, result)
+		__field(u8, writable)
+	),
+	TP_fast_assign(
+		__entry->addr = buffer->addr;
+		__entry->bytes = buffer->length;
+		__entry->pages = buffer->nr_pages;
+		__entry->id = buffer->id;
+		__entry->result = result;
+		__entry->writable = buffer->writable;
+	),
+	TP_printk("id=%u addr=0x%llx bytes=%llu pages=%u %s result=%d",
+		  __entry->id, __entry->addr, __entry->bytes, __entry->pages,
+		  __entry->writable ? "writable" : "read-only", __entry->result)
+);
+
+DEFINE_EVENT(dio_buffer, dio_buffer_pin,
+	TP_PROTO(const struct dio_buffer *buffer, int result),
+	TP_ARGS(buffer, result)
+);
+
+DEFINE_EVENT(dio_buffer, dio_buffer_release,
+	TP_PROTO(const struct dio_buffer *buffer, int result),
+	TP_ARGS(buffer, result)
 );
 
 #endif /* _DIO_TRACE_H */

@@ -116,6 +116,7 @@ static ssize_t dio_uring_move(struct io_uring_cmd *cmd, const struct dio_uring_c
 	call.cmd = cmd;
 	call.issue_flags = issue_flags;
 	call.iter = &iter;
+	call.buffer = NULL;
 	call.pos = (loff_t)c->block * DIO_URING_BLOCK;
 	call.write = write;
 	call.nowait = issue_flags & IO_URING_F_NONBLOCK;

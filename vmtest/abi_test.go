@@ -31,7 +31,8 @@ func TestABIMatchesBTF(t *testing.T) {
 	for name, mirror := range map[string]any{
 		"dio_info": ioctlapi.Info{}, "dio_config": ioctlapi.Config{}, "dio_stats": ioctlapi.Stats{},
 		"dio_transfer": ioctlapi.Transfer{}, "dio_fault": ioctlapi.Fault{}, "dio_drain": ioctlapi.Drain{}, "dio_inject": ioctlapi.Inject{}, "dio_discard": ioctlapi.Discard{},
-		"dio_uring_cmd": ioctlapi.URingCmd{},
+		"dio_uring_cmd":       ioctlapi.URingCmd{},
+		"dio_buffer_register": ioctlapi.BufferRegister{}, "dio_buffer_unregister": ioctlapi.BufferUnregister{},
 	} {
 		var c *btf.Struct
 		if err := spec.TypeByName(name, &c); err != nil {

@@ -104,6 +104,8 @@ func TestAuditClean(t *testing.T) {
 		{"uring_cmd-fixed", true, 8, "2ms", true, true},
 		{"uring_cmd-iopoll", true, 8, "0", true, false},
 		{"ioctl", false, 1, "2ms", true, false},
+		{"ioctl-buffer", false, 8, "0", true, false},
+		{"ioctl-buffer", false, 8, "2ms", true, false},
 		{"splice", false, 1, "0", false, false},
 	} {
 		t.Run(fmt.Sprintf("%s/direct=%v/latency=%s", c.engine, c.direct, c.latency), func(t *testing.T) {

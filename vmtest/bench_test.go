@@ -41,7 +41,7 @@ func TestBenchEveryEngine(t *testing.T) {
 
 // mustMeasure are the engines that every kernel has on every dio device.
 var mustMeasure = map[string]bool{bench.Psync: true, "preadv": true, "preadv2": true, "aio": true, "io_uring": true,
-	"io_uring-fixed": true, "ioctl": true, "splice": true, "mmap": true}
+	"io_uring-fixed": true, "ioctl": true, "ioctl-buffer": true, "splice": true, "mmap": true}
 
 func checkMeasured(t *testing.T, r bench.Result) {
 	t.Helper()

@@ -21,7 +21,7 @@ const (
 	nrInfo, nrGetConfig, nrSetConfig, nrStats, nrTransfer = 0x00, 0x01, 0x02, 0x03, 0x04
 	nrFaultArm, nrFaultGet, nrFaultClear, nrDrain         = 0x10, 0x11, 0x12, 0x13
 	nrInject, nrInjectGet, nrInjectClear                  = 0x20, 0x21, 0x22
-	nrDiscard                                             = 0x05
+	nrDiscard, nrBufferRegister, nrBufferUnregister       = 0x05, 0x06, 0x07
 )
 
 // rawIoctl sends buf, whose first four bytes are its size, as command nr.
@@ -96,11 +96,11 @@ func TestDriverIoctlStructs(t *testing.T) {
 		nr        uint32
 		size, min int // today's, and the first version's
 	}{
-		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 240, 160},
-		"transfer": {nrTransfer, 40, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
+		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 256, 160},
+		"transfer": {nrTransfer, 48, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
 		"fault clear": {nrFaultClear, 48, 48}, "drain": {nrDrain, 24, 24},
 		"inject": {nrInject, 80, 80}, "inject get": {nrInjectGet, 80, 80}, "inject clear": {nrInjectClear, 80, 80},
-		"discard": {nrDiscard, 40, 40},
+		"discard": {nrDiscard, 40, 40}, "buffer register": {nrBufferRegister, 32, 32}, "buffer unregister": {nrBufferUnregister, 16, 16},
 	}
 	page := os.Getpagesize()
 	for name, c := range sizes {
@@ -136,7 +136,7 @@ func TestDriverIoctlStructs(t *testing.T) {
 			check("another magic", rawCommand(fd, 3<<30|uint32(c.size)<<16|0xD0<<8|c.nr, unsafe.Pointer(&mem[0])), unix.ENOTTY)
 		})
 	}
-	for _, nr := range []uint32{0x06, 0x0f, 0x14, 0xff} {
+	for _, nr := range []uint32{0x08, 0x0f, 0x14, 0xff} {
 		if err := rawIoctl(fd, nr, sized(64)); !errors.Is(err, unix.ENOTTY) {
 			t.Errorf("command %#x: %v, want ENOTTY", nr, err)
 		}

@@ -99,7 +99,7 @@ func writeCommand() *cli.Command {
 func copyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "engine", Aliases: []string{"e"}, Value: "preadv",
-			Usage: "I/O API `NAME`: preadv, preadv2, mmap, aio, io_uring, io_uring-fixed, io_uring-iopoll, uring_cmd, uring_cmd-fixed, uring_cmd-iopoll, ioctl, splice"},
+			Usage: "I/O API `NAME`: preadv, preadv2, mmap, aio, io_uring, io_uring-fixed, io_uring-iopoll, uring_cmd, uring_cmd-fixed, uring_cmd-iopoll, ioctl, ioctl-buffer, splice"},
 		&cli.GenericFlag{Name: "direct", Value: new(directValue), Usage: "O_DIRECT: on (also by --direct alone), off, or auto for what it can carry"},
 		&cli.UintFlag{Name: "depth", Usage: "operations in flight on each side; default 32 where the engine is asynchronous, else 1 (more: threads)"},
 		&cli.GenericFlag{Name: "block-size", Aliases: []string{"b"}, Value: &sizeValue{}, Usage: "`SIZE` of an operation; default 256k, or the device's largest request"},

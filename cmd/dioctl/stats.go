@@ -65,6 +65,8 @@ type statsCounters struct {
 	InjectedReorders    uint64 `json:"injected_reorders"`
 	Discards            uint64 `json:"discards"`
 	BytesDiscarded      uint64 `json:"bytes_discarded"`
+	Buffers             uint64 `json:"buffers"`
+	BufferPages         uint64 `json:"buffer_pages"`
 }
 
 func newStatsView(path string, s ioctlapi.Stats) statsView {
@@ -72,7 +74,8 @@ func newStatsView(path string, s ioctlapi.Stats) statsView {
 		s.Reads, s.Writes, s.BytesRead, s.BytesWritten, s.BytesCopied, s.PagesPinned, s.PagesReleased, s.PagesDirtied,
 		s.Submitted, s.Queued, s.Completed, s.Cancelled, s.Failed, s.InFlight, s.InFlightPeak, s.StorePages,
 		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head,
-		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders, s.Discards, s.BytesDiscarded}}
+		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders, s.Discards, s.BytesDiscarded,
+		s.Buffers, s.BufferPages}}
 }
 
 func (v *statsView) text(w io.Writer) {
@@ -82,6 +85,7 @@ func (v *statsView) text(w io.Writer) {
 		fmt.Sprintf("bytes\t%s read, %s written, of both %s by copying", formatSize(int64(v.BytesRead)),
 			formatSize(int64(v.BytesWritten)), formatSize(int64(v.BytesCopied))),
 		fmt.Sprintf("pages\t%d pinned, %d released, %d dirtied", v.PagesPinned, v.PagesReleased, v.PagesDirtied),
+		fmt.Sprintf("buffers\t%d registered now, of %d pages", v.Buffers, v.BufferPages),
 		fmt.Sprintf("async\t%d submitted, %d completed, %d cancelled", v.Submitted, v.Completed, v.Cancelled),
 		fmt.Sprintf("queue\t%d had to wait; in flight now %d, at most %d", v.Queued, v.InFlight, v.InFlightPeak),
 		fmt.Sprintf("store\t%d pages; %d discards of %s", v.StorePages, v.Discards, formatSize(int64(v.BytesDiscarded))),

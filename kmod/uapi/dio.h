@@ -88,7 +88,8 @@
  * at once, wherever they wait, and none is left untold; one whose bytes are being
  * moved right now still succeeds. A mapping is SIGBUS from then on. Files that stay
  * open answer with ENODEV to everything but seeking, DIO_IOC_INFO and DIO_IOC_STATS.
- * A device that is bound again is a new one: empty, and configured as at first.
+ * Registered buffers are given back. A device that is bound again is a new one:
+ * empty, and configured as at first.
  *
  * The ioctls
  * ----------
@@ -131,6 +132,11 @@
  *                     or over `max_request`, addr + length or offset + length
  *                     wraps. ENOSPC as for write. EAGAIN: too many in flight.
  *                     EINTR: killed while it waited.
+ *                     With DIO_TRANSFER_BUFFER `addr` is the offset in the
+ *                     registered buffer `buffer`, and nothing is pinned. ENOENT:
+ *                     the file has no such buffer. EACCES: a read of the device,
+ *                     and the buffer isn't DIO_BUFFER_WRITABLE. EFAULT: the range
+ *                     isn't within the buffer.
  * DIO_IOC_FAULT_ARM   (CAP_SYS_ADMIN) Makes the driver commit a bug: see below.
  * DIO_IOC_FAULT_GET   How a fault is armed and how often it was committed. Used
  *                     up: `armed` and `count` are 0, `every` is what it was.
@@ -148,6 +154,21 @@
  *                     or past the capacity. EINTR: killed; part of it may be
  *                     zero. The model null discards nothing. (Linux gives a char
  *                     device no fallocate(2): that is ENODEV.)
+ * DIO_IOC_BUFFER_REGISTER  Pins memory once, for transfers that name it by the
+ *                     `id` that comes back; see Registered buffers. EINVAL:
+ *                     `length` 0 or over DIO_BUFFER_MAX, or addr + length wraps.
+ *                     EPERM: RLIMIT_MEMLOCK is 0, and the caller lacks
+ *                     CAP_IPC_LOCK. ENOMEM: the process's pinned memory would be
+ *                     over RLIMIT_MEMLOCK, and it lacks CAP_IPC_LOCK. ENOSPC: the
+ *                     file has DIO_BUFFERS_MAX buffers. EFAULT: a page isn't
+ *                     there, or may not be written and the buffer is to be
+ *                     writable. EINTR: killed while it pinned. What else the
+ *                     kernel says of memory that it doesn't lend for long
+ *                     (EOPNOTSUPP: DAX) is passed on. After an error nothing is
+ *                     pinned or charged.
+ * DIO_IOC_BUFFER_UNREGISTER  Takes a buffer's id away. Its memory is given back
+ *                     with the last transfer on it, at once when there is none.
+ *                     ENOENT: the file has no such buffer.
  * DIO_IOC_INJECT      (CAP_SYS_ADMIN) Sets the rule of one action, in place of an
  *                     earlier one: what goes wrong with the modelled device,
  *                     while the driver stays correct.
@@ -155,6 +176,23 @@
  *                     and cleared are told apart as by DIO_IOC_FAULT_GET.
  * DIO_IOC_INJECT_CLEAR (CAP_SYS_ADMIN) Removes the rule of one action, or all
  *                     with DIO_INJECT_NONE.
+ *
+ * Registered buffers
+ * ------------------
+ * A buffer is memory of the process that registers it, of any alignment. It is
+ * pinned until it's unregistered, the file closed by its last holder, or the
+ * device removed, whatever becomes of the process and its mappings. It belongs to
+ * the open file: whoever has that, by fork() or passed on, uses the buffer by its
+ * id, and reads and changes the memory that was there when it was registered. Ids
+ * are 1 to DIO_BUFFERS_MAX; the lowest free one is taken.
+ *
+ * All its pages, begun ones too, are charged to the process that registers it, each
+ * time that they are registered, and show in its /proc/PID/status as VmPin.
+ * Pages that a transfer wrote are marked dirty by its end. Memory that is to be
+ * read only needs not be writable for the process (before 6.2 a shared mapping
+ * must be, else EFAULT); from then on it's the process's own, not shared by
+ * copy-on-write. Pages of ordinary files can be registered, for the device to
+ * write, before 6.5 only; tmpfs and hugetlbfs are no such files.
  *
  * io_uring's commands
  * -------------------
@@ -309,8 +347,8 @@ struct dio_config {
 #define DIO_STATS_RESET		(1U << 0)
 
 /*
- * Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*`
- * and `head` are gauges. A request that waits for nothing is never in flight.
+ * Counters; pages are PAGE_SIZE each. `in_flight`, `store_pages`, `quarantined_*`,
+ * `head` and `buffer*` are gauges. A request that waits for nothing is never in flight.
  */
 struct dio_stats {
 	__u32 size;
@@ -320,7 +358,7 @@ struct dio_stats {
 	__u64 bytes_read;		/* moved out of the store */
 	__u64 bytes_written;		/* moved into it */
 	__u64 bytes_copied;		/* of both: by copying, without O_DIRECT */
-	__u64 pages_pinned;		/* taken from callers, either family */
+	__u64 pages_pinned;		/* taken by requests, either family */
 	__u64 pages_released;
 	__u64 pages_dirtied;
 	__u64 submitted;		/* asynchronous requests */
@@ -344,17 +382,43 @@ struct dio_stats {
 	__u64 injected_reorders;
 	__u64 discards;
 	__u64 bytes_discarded;
+	__u64 buffers;			/* registered, or unregistered and still in use, now */
+	__u64 buffer_pages;		/* pinned by them now; not in pages_pinned */
 };
 
 #define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */
+#define DIO_TRANSFER_BUFFER	(1U << 1)	/* the buffer is a registered one */
 
 struct dio_transfer {
 	__u32 size;
 	__u32 flags;			/* DIO_TRANSFER_* */
-	__u64 addr;			/* user address of the buffer */
+	__u64 addr;			/* user address of the buffer; BUFFER: offset in it */
 	__u64 length;			/* bytes, 1 to max_request */
 	__u64 offset;			/* bytes, position in the store */
 	__u64 done;			/* out: bytes moved */
+	__u32 buffer;			/* BUFFER: its id; else 0 */
+	__u32 reserved;			/* 0 */
+};
+
+#define DIO_BUFFER_MAX		(1ULL << 30)	/* bytes: 1 GiB */
+#define DIO_BUFFERS_MAX		1024U		/* of one open file */
+
+#define DIO_BUFFER_WRITABLE	(1U << 0)	/* the device may write it: reads go there */
+
+struct dio_buffer_register {
+	__u32 size;
+	__u32 flags;			/* DIO_BUFFER_* */
+	__u64 addr;			/* user address, of any alignment */
+	__u64 length;			/* bytes, 1 to DIO_BUFFER_MAX */
+	__u32 id;			/* out: 1 to DIO_BUFFERS_MAX */
+	__u32 reserved;			/* 0 */
+};
+
+struct dio_buffer_unregister {
+	__u32 size;
+	__u32 flags;			/* none yet: 0 */
+	__u32 id;
+	__u32 reserved;			/* 0 */
 };
 
 /*
@@ -464,6 +528,8 @@ struct dio_uring_cmd {
 #define DIO_IOC_STATS		_IOWR(DIO_IOC_MAGIC, 0x03, struct dio_stats)
 #define DIO_IOC_TRANSFER	_IOWR(DIO_IOC_MAGIC, 0x04, struct dio_transfer)
 #define DIO_IOC_DISCARD		_IOWR(DIO_IOC_MAGIC, 0x05, struct dio_discard)
+#define DIO_IOC_BUFFER_REGISTER	_IOWR(DIO_IOC_MAGIC, 0x06, struct dio_buffer_register)
+#define DIO_IOC_BUFFER_UNREGISTER _IOWR(DIO_IOC_MAGIC, 0x07, struct dio_buffer_unregister)
 #define DIO_IOC_FAULT_ARM	_IOWR(DIO_IOC_MAGIC, 0x10, struct dio_fault)
 #define DIO_IOC_FAULT_GET	_IOWR(DIO_IOC_MAGIC, 0x11, struct dio_fault)
 #define DIO_IOC_FAULT_CLEAR	_IOWR(DIO_IOC_MAGIC, 0x12, struct dio_fault)
