@@ -34,14 +34,28 @@ var fuzzCommands = []fuzzCommand{
 	{nrInfo, 56, false, nil},
 	{nrGetConfig, 112, false, nil},
 	{nrSetConfig, 112, true, fillConfig},
-	{nrStats, 240, false, func(f *fuzzThread, b []byte) { u32(b, 4, pick[uint32](f.Rand, 0, 0, 0, 1)) }},
-	{nrTransfer, 40, false, func(f *fuzzThread, b []byte) {
+	{nrStats, 256, false, func(f *fuzzThread, b []byte) { u32(b, 4, pick[uint32](f.Rand, 0, 0, 0, 1)) }},
+	{nrTransfer, 48, false, func(f *fuzzThread, b []byte) {
 		n := pick(f.Rand, 1, 512, 4096, 4097, 64<<10, 200<<10)
 		u32(b, 4, pick[uint32](f.Rand, 0, ioctlapi.TransferWrite))
 		u64(b, 8, f.address(n))
 		u64(b, 16, uint64(n))
 		u64(b, 24, f.place())
 	}},
+	{nrTransfer, 48, false, func(f *fuzzThread, b []byte) {
+		u32(b, 4, ioctlapi.TransferBuffer|pick[uint32](f.Rand, 0, ioctlapi.TransferWrite))
+		u64(b, 8, pick(f.Rand, 0, 1, 4095, uint64(f.IntN(1<<18)), f.number()))
+		u64(b, 16, pick[uint64](f.Rand, 1, 512, 4097, 64<<10))
+		u64(b, 24, f.place())
+		u32(b, 40, fuzzBuffer(f))
+	}},
+	{nrBufferRegister, 32, false, func(f *fuzzThread, b []byte) {
+		n := pick(f.Rand, 1, 512, 4096, 4097, 64<<10, 200<<10)
+		u32(b, 4, pick[uint32](f.Rand, 0, ioctlapi.BufferWritable))
+		u64(b, 8, f.address(n))
+		u64(b, 16, pick(f.Rand, uint64(n), uint64(n), uint64(n), f.number()))
+	}},
+	{nrBufferUnregister, 16, false, func(f *fuzzThread, b []byte) { u32(b, 8, fuzzBuffer(f)) }},
 	{nrDiscard, 40, false, func(f *fuzzThread, b []byte) {
 		u64(b, 8, f.place())
 		u64(b, 16, pick(f.Rand, 1, 512, 4096, 1<<20, f.number()))
@@ -66,6 +80,11 @@ var fuzzCommands = []fuzzCommand{
 	}},
 	{nrInjectGet, 80, false, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
 	{nrInjectClear, 80, true, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
+}
+
+// fuzzBuffer is the id of a buffer, that there mostly is.
+func fuzzBuffer(f *fuzzThread) uint32 {
+	return pick(f.Rand, uint32(1+f.IntN(8)), uint32(1+f.IntN(8)), uint32(f.IntN(40)), uint32(f.number()))
 }
 
 func fillConfig(f *fuzzThread, b []byte) {
@@ -115,7 +134,8 @@ func tameInject(b []byte) {
 }
 
 // Errors that an ioctl may give: any other is a finding. EIO is injected.
-var ioctlErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.EAGAIN, unix.EBUSY, unix.EIO}
+var ioctlErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.EAGAIN, unix.EBUSY, unix.EIO,
+	unix.ENOENT, unix.EACCES, unix.ENOMEM}
 
 // fuzzIoctl makes ioctls: known commands with good structs, spoilt a little or a
 // lot, commands that are nearly right, and any.

@@ -32,7 +32,7 @@ type fuzzer struct {
 
 // fuzzers are all that there are.
 var fuzzers = []fuzzer{
-	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC}},
+	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}},
 	{"rw", fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}},
 }
 
@@ -225,6 +225,13 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 	for _, want := range z.told {
 		if told[want] == 0 {
 			t.Errorf("no call was told %v: that part wasn't tried (%v)", want, slices.Collect(maps.Keys(told)))
+		}
+	}
+	for _, fd := range files {
+		for id := range uint32(ioctlapi.BuffersMax) {
+			if err := rawIoctl(fd, nrBufferUnregister, poke(sized(16), 8, id+1)); err != nil && err != unix.ENOENT {
+				t.Errorf("unregister a buffer: %v", err)
+			}
 		}
 	}
 	before.check(t, d)
