@@ -115,20 +115,20 @@ static void dio_over_unpin(struct dio_dev *dev, struct dio_io *io)
 
 /*
  * On the way into dio_io_release(): changes what is going to be done there.
- * @dirty is how many leading pages will be marked.
+ * @dirty is how many leading pages would be marked, and the answer how many will.
  */
-void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty)
+u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty)
 {
 	u32 anon;
 
-	if (*dirty && dio_fault_hit(dev, DIO_FAULT_DIRTY_MISSING))
-		*dirty = 0;
+	if (dirty && dio_fault_hit(dev, DIO_FAULT_DIRTY_MISSING))
+		dirty = 0;
 
 	/* Marking takes a page lock, so not from the timer. */
 	if (io->write && in_task()) {
 		anon = dio_leading_anon(io);
 		if (anon && dio_fault_hit(dev, DIO_FAULT_DIRTY_NEEDLESS))
-			*dirty = anon;
+			dirty = anon;
 	}
 
 	if (io->hold == DIO_HOLD_PIN)
@@ -138,14 +138,15 @@ void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty)
 		struct page *page = io->pages[io->nr_pages - 1];
 
 		if (!dio_quarantine_page(dev, page, io->hold))
-			return;
+			return dirty;
 		io->nr_pages--;
-		if (*dirty > io->nr_pages) {
-			*dirty = io->nr_pages;
+		if (dirty > io->nr_pages) {
+			dirty = io->nr_pages;
 			set_page_dirty_lock(page);
 			dio_count(dev, pages_dirtied);
 		}
 	}
+	return dirty;
 }
 
 int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault)

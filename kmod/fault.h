@@ -55,7 +55,7 @@ void dio_faults_exit(struct dio_dev *dev);
 int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault);
 int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault);
 int dio_fault_clear(struct dio_dev *dev, const struct dio_fault *fault);
-void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty);
+u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty);
 
 void dio_quarantine_init(struct dio_dev *dev);
 bool dio_quarantine_has_room(struct dio_dev *dev);
