@@ -109,7 +109,7 @@ func (m *mmapExec) size(op *Op) (int64, error) {
 	// Another thread of this queue may have grown it further meanwhile, and
 	// ftruncate would cut that off: fallocate only ever grows. Where the file
 	// system has no fallocate, writing the last byte does the same.
-	err := unix.Fallocate(m.f.FD, 0, st.Size, end-st.Size)
+	_, err := ignoreEINTR(func() (int, error) { return 0, unix.Fallocate(m.f.FD, 0, st.Size, end-st.Size) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		_, err = unix.Pwrite(m.f.FD, []byte{op.Buf[len(op.Buf)-1]}, end-1)
 	}
