@@ -146,7 +146,7 @@ type Fault struct {
 	Every     uint32  `json:"every"`     // commit at every Nth occasion, 1 or more
 	Flags     uint32  `json:"flags"`     // none yet: 0
 	Count     uint64  `json:"count"`     // times at most, 0: no limit; out: what remains
-	HoldMS    uint32  `json:"hold_ms"`   // milliseconds; lost-complete only; 0: 5,000; at most HoldMaxMS
+	HoldMS    uint32  `json:"hold_ms"`   // milliseconds; where FaultID.Holds; 0: 5,000; at most HoldMaxMS
 	Armed     uint32  `json:"armed"`     // out: 1 when armed
 	Occasions uint64  `json:"occasions"` // out: since it was armed
 	Committed uint64  `json:"committed"` // out: since the module was loaded

@@ -46,7 +46,7 @@ const (
 )
 
 // FaultID names a bug that the driver can commit (enum dio_fault_id). Its text
-// is the audit rule that must catch it.
+// is the name of its class, and of the audit rule that must catch it.
 type FaultID uint32
 
 const (
@@ -59,10 +59,31 @@ const (
 	FaultDoubleComplete FaultID = 6
 	FaultLostComplete   FaultID = 7
 	FaultSyncAsAsync    FaultID = 8
-	faultCount                  = 9
+
+	FaultArrayLeak           FaultID = 9
+	FaultZeroPagePin         FaultID = 10
+	FaultDirtyUnlocked       FaultID = 11
+	FaultDirtyLate           FaultID = 12
+	FaultResultRange         FaultID = 13
+	FaultWrongOffset         FaultID = 14
+	FaultLengthOverflow      FaultID = 15
+	FaultCancelAfterComplete FaultID = 16
+	FaultCompleteAfterCancel FaultID = 17
+	FaultCancelFnMisuse      FaultID = 18
+	FaultUseAfterComplete    FaultID = 19
+	FaultLongtermMissing     FaultID = 20
+	FaultLongtermFile        FaultID = 21
+	FaultInfoleak            FaultID = 22
+	FaultMemlockUnaccounted  FaultID = 23
+	faultCount                       = 24
 )
 
-// Faults are all faults that can be armed.
+// Holds says whether the driver gives back by itself what the fault put aside,
+// after Fault.HoldMS.
+func (f FaultID) Holds() bool { return f == FaultLostComplete || f == FaultLongtermMissing }
+
+// Faults are all faults that the driver knows. Some can't be armed on every
+// kernel: EOPNOTSUPP.
 func Faults() []FaultID {
 	ids := make([]FaultID, 0, faultCount-1)
 	for id := FaultNone + 1; id < faultCount; id++ {
@@ -77,7 +98,10 @@ var (
 	completionNames   = []string{"auto", "inline", "worker", "timer"}
 	distributionNames = []string{"uniform", "exponential"}
 	faultNames        = []string{"none", "pin-leak", "over-unpin", "dirty-missing", "dirty-needless",
-		"early-complete", "double-complete", "lost-complete", "sync-as-async"}
+		"early-complete", "double-complete", "lost-complete", "sync-as-async",
+		"array-leak", "zero-page-pin", "dirty-unlocked", "dirty-late", "result-range", "wrong-offset", "length-overflow",
+		"cancel-after-complete", "complete-after-cancel", "cancel-fn-misuse", "use-after-complete",
+		"longterm-missing", "longterm-file", "infoleak", "memlock-unaccounted"}
 )
 
 func enumString(what string, names []string, v uint32) string {

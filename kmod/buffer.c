@@ -34,6 +34,8 @@ static int dio_buffer_charge(struct dio_buffer *buffer)
 	struct mm_struct *mm = current->mm;
 	s64 pinned, now = atomic64_read(&mm->pinned_vm);
 
+	if (dio_fault_hit(buffer->dev, DIO_FAULT_MEMLOCK_UNACCOUNTED))
+		return 0;	/* the bug: nobody's */
 	do {
 		pinned = now + buffer->nr_pages;
 		if (pinned > limit && !capable(CAP_IPC_LOCK))
@@ -48,6 +50,8 @@ static int dio_buffer_charge(struct dio_buffer *buffer)
 
 static void dio_buffer_uncharge(struct dio_buffer *buffer)
 {
+	if (!buffer->mm)
+		return;		/* DIO_FAULT_MEMLOCK_UNACCOUNTED */
 	atomic64_sub(buffer->nr_pages, &buffer->mm->pinned_vm);
 	mmdrop(buffer->mm);
 }

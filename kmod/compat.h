@@ -41,16 +41,8 @@
 #define DIO_GFP_STORE	(GFP_HIGHUSER | __GFP_ACCOUNT)
 #endif
 
-/* 5.14: unpin_user_page_range_dirty_lock(): pages that follow each other, a folio at a time */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
-#define dio_unpin_range(pages, nr, dirty)	unpin_user_pages_dirty_lock(pages, nr, dirty)
-#else
-#define dio_unpin_range(pages, nr, dirty)	\
-	unpin_user_page_range_dirty_lock((pages)[0], nr, dirty)
-#endif
-
 /* 5.16: folios */
-static __always_inline bool dio_page_has_owner(struct page *page)
+static inline bool dio_page_has_owner(struct page *page)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
 	return PageAnon(page) || page_mapping(page);
@@ -58,6 +50,19 @@ static __always_inline bool dio_page_has_owner(struct page *page)
 	return folio_test_anon(page_folio(page)) || folio_mapping(page_folio(page));
 #endif
 }
+
+static inline struct address_space *dio_page_mapping(struct page *page)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+	return page_mapping(page);
+#else
+	return folio_mapping(page_folio(page));
+#endif
+}
+
+/* 6.5: memory of a file can't be pinned for long and for writing */
+#define DIO_REFUSES_LONGTERM_FILE \
+	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0))
 
 /* 5.16: ->ki_complete() lost its second result */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Bugs on purpose: when each is to be committed, and those that are committed
- * while pages are given back. The others stand where they happen, each behind
- * dio_fault_hit(): finish.c (completions), rw.c (splice).
+ * Bugs on purpose: when each is to be committed. Those that have to do with pages
+ * are in fault_pages.c; the others stand where they happen, each behind
+ * dio_fault_hit(): buffer.c (accounting), finish.c (completions),
+ * request.c (cancel), rw.c (splice).
  *
  * With nothing armed all this costs one static branch per place.
  */
@@ -83,70 +84,34 @@ bool __dio_fault_hit(struct dio_dev *dev, enum dio_fault_id id)
 	return hit;
 }
 
-/* Pages whose dirty flag is nobody's business but swap's. */
-static u32 dio_leading_anon(const struct dio_io *io)
+/* Whether it is worth a look if an occasion has come. */
+bool dio_fault_armed(struct dio_dev *dev, enum dio_fault_id id)
 {
-	u32 i;
-
-	for (i = 0; i < io->nr_pages; i++)
-		if (!PageAnon(io->pages[i]))
-			break;
-	return i;
+	return READ_ONCE(dev->faults.state[id].armed);
 }
 
-/* Gives @page back once more than it was taken, and makes that good first. */
-static void dio_over_unpin(struct dio_dev *dev, struct dio_io *io)
+u32 dio_fault_hold_ms(struct dio_dev *dev, enum dio_fault_id id)
 {
-	u32 i;
+	return READ_ONCE(dev->faults.state[id].hold_ms);
+}
 
-	for (i = 0; i < io->nr_pages; i++) {
-		struct page *page = io->pages[i];
-
-		/* A large folio counts its pins elsewhere; the zero page, not at all. */
-		if (PageCompound(page) || PageReserved(page))
-			continue;
-		if (!dio_fault_hit(dev, DIO_FAULT_OVER_UNPIN))
-			return;
-		page_ref_add(page, GUP_PIN_COUNTING_BIAS);
-		unpin_user_page(page);
-		return;
+/* Whether a bug would wreck this kernel, or is refused by it. */
+static bool dio_fault_impossible(enum dio_fault_id id)
+{
+	switch (id) {
+	case DIO_FAULT_USE_AFTER_COMPLETE:
+		/* What is freed is unmapped there. */
+		return IS_ENABLED(CONFIG_DEBUG_PAGEALLOC) && debug_pagealloc_enabled();
+	case DIO_FAULT_LONGTERM_FILE:
+		return DIO_REFUSES_LONGTERM_FILE;
+	default:
+		return false;
 	}
 }
 
-/*
- * On the way into dio_io_release(): changes what is going to be done there.
- * @dirty is how many leading pages would be marked, and the answer how many will.
- */
-u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty)
+static bool dio_fault_is_held(enum dio_fault_id id)
 {
-	u32 anon;
-
-	if (dirty && dio_fault_hit(dev, DIO_FAULT_DIRTY_MISSING))
-		dirty = 0;
-
-	/* Marking takes a page lock, so not from the timer. */
-	if (io->write && in_task()) {
-		anon = dio_leading_anon(io);
-		if (anon && dio_fault_hit(dev, DIO_FAULT_DIRTY_NEEDLESS))
-			dirty = anon;
-	}
-
-	if (io->hold == DIO_HOLD_PIN)
-		dio_over_unpin(dev, io);
-
-	if (dio_quarantine_has_room(dev) && dio_fault_hit(dev, DIO_FAULT_PIN_LEAK)) {
-		struct page *page = io->pages[io->nr_pages - 1];
-
-		if (!dio_quarantine_page(dev, page, io->hold))
-			return dirty;
-		io->nr_pages--;
-		if (dirty > io->nr_pages) {
-			dirty = io->nr_pages;
-			set_page_dirty_lock(page);
-			dio_count(dev, pages_dirtied);
-		}
-	}
-	return dirty;
+	return id == DIO_FAULT_LOST_COMPLETE || id == DIO_FAULT_LONGTERM_MISSING;
 }
 
 int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault)
@@ -157,8 +122,10 @@ int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault)
 
 	if (fault->fault == DIO_FAULT_NONE || fault->fault >= DIO_FAULT_COUNT ||
 	    !fault->every || fault->flags || fault->hold_ms > DIO_HOLD_MS_MAX ||
-	    (fault->hold_ms && fault->fault != DIO_FAULT_LOST_COMPLETE))
+	    (fault->hold_ms && !dio_fault_is_held(fault->fault)))
 		return -EINVAL;
+	if (dio_fault_impossible(fault->fault))
+		return -EOPNOTSUPP;
 
 	if (mutex_lock_killable(&dev->faults.arm_lock))
 		return -EINTR;

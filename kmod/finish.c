@@ -29,23 +29,33 @@ void dio_request_uncount(struct dio_request *req)
 void dio_request_tell(struct dio_request *req)
 {
 	struct kiocb *iocb = req->iocb;
-	ssize_t result = req->result;
-	bool twice;
+	bool twice, touch;
+	ssize_t result;
 
 	if (req->cmd) {
 		dio_request_uncount(req);
-		dio_uring_tell(req->cmd, result, req->io.kind == DIO_KIND_POLLED);
+		dio_uring_tell(req->cmd, req->result, req->io.kind == DIO_KIND_POLLED);
 		dio_request_put(req);
 		return;
 	}
 
 	twice = req->io.kind == DIO_KIND_POLLED &&
 		dio_fault_hit(req->file->dev, DIO_FAULT_DOUBLE_COMPLETE);
+	touch = req->io.kind == DIO_KIND_ASYNC &&
+		dio_fault_hit(req->file->dev, DIO_FAULT_USE_AFTER_COMPLETE);
+	/* Native AIO hands a result on as it is; others go on to count with it. */
+	if (iocb->ki_flags & IOCB_AIO_RW && req->result > 0 &&
+	    dio_fault_hit(req->file->dev, DIO_FAULT_RESULT_RANGE))
+		req->result = req->io.bytes + PAGE_SIZE;
 
+	result = req->result;
 	if (result > 0)
 		iocb->ki_pos = req->io.pos + result;
 	dio_request_uncount(req);
 	dio_ki_complete(iocb, result);
+	/* The bug: freed perhaps, but a slab's memory stays where it is. */
+	if (touch)
+		(void)READ_ONCE(iocb->ki_flags);
 	/*
 	 * The bug: harmless only here, for io_uring's polled completion just
 	 * notes the result, and the reaper can't run before we return to it.

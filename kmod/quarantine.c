@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the faults leak: pages that weren't given back, requests that weren't
- * told. They are only put aside, and come back by DIO_IOC_DRAIN, with the
- * fault's end, with the module's, and requests by themselves after hold_ms.
+ * What the faults leak: pages that weren't given back, page arrays that weren't
+ * freed, requests that weren't told. They are only put aside, and come back by
+ * DIO_IOC_DRAIN, with the fault's end, with the module's, and some by themselves
+ * after hold_ms.
  */
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -10,10 +11,27 @@
 
 #include "request.h"
 
-struct dio_leaked_page {
+/* The work is due at @at, or earlier; it looks after what comes later. */
+static void dio_give_back_by(struct dio_faults *f, unsigned long at)
+{
+	lockdep_assert_held(&f->lock);
+
+	if (!delayed_work_pending(&f->give_back) || time_before(at, f->give_back_at)) {
+		f->give_back_at = at;
+		cancel_delayed_work(&f->give_back);
+		schedule_delayed_work(&f->give_back,
+				      time_after(at, jiffies) ? at - jiffies : 0);
+	}
+}
+
+struct dio_leaked {
 	struct list_head link;
-	struct page *page;
-	u8 hold;		/* enum dio_hold */
+	struct page *page;		/* or NULL: */
+	void *memory;			/* from kvmalloc() */
+	unsigned long release_at;	/* jiffies, if it ripens */
+	u32 pages;			/* it counts for */
+	u8 hold;			/* enum dio_hold */
+	bool ripens;
 };
 
 bool dio_quarantine_has_room(struct dio_dev *dev)
@@ -21,24 +39,66 @@ bool dio_quarantine_has_room(struct dio_dev *dev)
 	return READ_ONCE(dev->faults.nr_pages) < DIO_QUARANTINE_PAGES;
 }
 
-/* Puts a held page aside; false without memory, and then it isn't leaked. */
-bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold)
+/* A page that a request held. */
+void dio_give_back_page(struct dio_dev *dev, struct page *page, u8 hold)
+{
+	if (hold == DIO_HOLD_GET)
+		put_page(page);
+	else
+		unpin_user_page(page);
+	dio_count(dev, pages_released);
+}
+
+/* False without memory, and then nothing is leaked. */
+static bool dio_quarantine_add(struct dio_dev *dev, const struct dio_leaked *what,
+			       u32 hold_ms)
 {
 	struct dio_faults *f = &dev->faults;
-	struct dio_leaked_page *leaked;
+	struct dio_leaked *leaked;
 	unsigned long flags;
 
 	leaked = kmalloc_obj(*leaked, GFP_ATOMIC | __GFP_NOWARN);
 	if (!leaked)
 		return false;
-	leaked->page = page;
-	leaked->hold = hold;
+	*leaked = *what;
+	leaked->ripens = hold_ms;
+	leaked->release_at = jiffies + msecs_to_jiffies(hold_ms);
 
 	spin_lock_irqsave(&f->lock, flags);
 	list_add_tail(&leaked->link, &f->pages);
-	f->nr_pages++;
+	f->nr_pages += leaked->pages;
+	if (hold_ms)
+		dio_give_back_by(f, leaked->release_at);
 	spin_unlock_irqrestore(&f->lock, flags);
 	return true;
+}
+
+/* Puts a held page aside, for @hold_ms at most unless that is 0. */
+bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold, u32 hold_ms)
+{
+	return dio_quarantine_add(dev, &(struct dio_leaked) {
+		.page = page, .hold = hold, .pages = 1,
+	}, hold_ms);
+}
+
+/* Puts memory aside that should be given to kvfree(). */
+bool dio_quarantine_memory(struct dio_dev *dev, void *memory, size_t bytes)
+{
+	return dio_quarantine_add(dev, &(struct dio_leaked) {
+		.memory = memory, .pages = DIV_ROUND_UP(bytes, PAGE_SIZE),
+	}, 0);
+}
+
+/* For how many pages it stood. */
+static u32 dio_release_leaked(struct dio_dev *dev, struct dio_leaked *leaked)
+{
+	u32 pages = leaked->pages;
+
+	if (leaked->page)
+		dio_give_back_page(dev, leaked->page, leaked->hold);
+	kvfree(leaked->memory);
+	kfree(leaked);
+	return pages;
 }
 
 /* Puts a finished request aside, untold. */
@@ -46,7 +106,7 @@ void dio_quarantine_request(struct dio_request *req)
 {
 	struct dio_dev *dev = req->file->dev;
 	struct dio_faults *f = &dev->faults;
-	unsigned long delay, flags;
+	unsigned long flags;
 
 	spin_lock_irqsave(&f->lock, flags);
 	/* Its removal has emptied this, or is about to. */
@@ -55,12 +115,11 @@ void dio_quarantine_request(struct dio_request *req)
 		dio_request_tell(req);
 		return;
 	}
-	delay = msecs_to_jiffies(f->state[DIO_FAULT_LOST_COMPLETE].hold_ms);
-	req->release_at = jiffies + delay;
+	req->release_at = jiffies +
+			  msecs_to_jiffies(f->state[DIO_FAULT_LOST_COMPLETE].hold_ms);
 	list_add_tail(&req->link, &f->requests);
 	f->nr_requests++;
-	/* An earlier one's turn comes first; its end looks after this one. */
-	schedule_delayed_work(&f->give_back, delay);
+	dio_give_back_by(f, req->release_at);
 	spin_unlock_irqrestore(&f->lock, flags);
 }
 
@@ -77,29 +136,49 @@ static u64 dio_tell_parked(struct list_head *parked)
 	return told;
 }
 
+static u64 dio_release_all_leaked(struct dio_dev *dev, struct list_head *list)
+{
+	struct dio_leaked *leaked, *next;
+	u64 pages = 0;
+
+	list_for_each_entry_safe(leaked, next, list, link)
+		pages += dio_release_leaked(dev, leaked);
+	return pages;
+}
+
 static void dio_give_back(struct work_struct *work)
 {
 	struct dio_faults *f = container_of(work, struct dio_faults, give_back.work);
+	struct dio_dev *dev = container_of(f, struct dio_dev, faults);
+	struct dio_leaked *leaked, *next_leaked;
 	struct dio_request *req, *next;
-	unsigned long flags, soonest = 0;
-	bool more = false;
-	LIST_HEAD(ripe);
+	unsigned long flags;
+	LIST_HEAD(requests);
+	LIST_HEAD(pages);
 
 	spin_lock_irqsave(&f->lock, flags);
 	list_for_each_entry_safe(req, next, &f->requests, link) {
 		if (time_after_eq(jiffies, req->release_at)) {
-			list_move_tail(&req->link, &ripe);
+			list_move_tail(&req->link, &requests);
 			f->nr_requests--;
-		} else if (!more || time_before(req->release_at, soonest)) {
-			soonest = req->release_at;
-			more = true;
+		} else {
+			dio_give_back_by(f, req->release_at);
 		}
 	}
-	if (more)
-		schedule_delayed_work(&f->give_back, soonest - jiffies);
+	list_for_each_entry_safe(leaked, next_leaked, &f->pages, link) {
+		if (!leaked->ripens)
+			continue;
+		if (time_after_eq(jiffies, leaked->release_at)) {
+			list_move_tail(&leaked->link, &pages);
+			f->nr_pages -= leaked->pages;
+		} else {
+			dio_give_back_by(f, leaked->release_at);
+		}
+	}
 	spin_unlock_irqrestore(&f->lock, flags);
 
-	dio_tell_parked(&ripe);
+	dio_release_all_leaked(dev, &pages);
+	dio_tell_parked(&requests);
 }
 
 void dio_quarantine_init(struct dio_dev *dev)
@@ -124,7 +203,6 @@ void dio_quarantine_count(struct dio_dev *dev, u64 *pages, u64 *requests)
 void dio_quarantine_drain(struct dio_dev *dev, u64 *pages, u64 *requests)
 {
 	struct dio_faults *f = &dev->faults;
-	struct dio_leaked_page *leaked, *next;
 	LIST_HEAD(requests_list);
 	LIST_HEAD(pages_list);
 	unsigned long flags;
@@ -136,15 +214,6 @@ void dio_quarantine_drain(struct dio_dev *dev, u64 *pages, u64 *requests)
 	f->nr_requests = 0;
 	spin_unlock_irqrestore(&f->lock, flags);
 
-	*pages = 0;
-	list_for_each_entry_safe(leaked, next, &pages_list, link) {
-		if (leaked->hold == DIO_HOLD_GET)
-			put_page(leaked->page);
-		else
-			unpin_user_page(leaked->page);
-		dio_count(dev, pages_released);
-		kfree(leaked);
-		(*pages)++;
-	}
+	*pages = dio_release_all_leaked(dev, &pages_list);
 	*requests = dio_tell_parked(&requests_list);
 }

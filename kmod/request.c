@@ -61,11 +61,19 @@ int dio_request_cancel(struct dio_request *req)
 static int dio_request_io_cancel(struct kiocb *iocb)
 {
 	struct dio_request *req = iocb->private;
+	struct dio_dev *dev = req->file->dev;
 	unsigned long flags;
 	int ret;
 
+	/* The bugs here only say what isn't so: who has the request keeps it. */
 	spin_lock_irqsave(&req->queue->lock, flags);
-	ret = dio_request_cancel(req);
+	if (atomic_read(&req->state) == DIO_STATE_QUEUED &&
+	    dio_fault_hit(dev, DIO_FAULT_COMPLETE_AFTER_CANCEL))
+		ret = 0;
+	else
+		ret = dio_request_cancel(req);
+	if (ret && dio_fault_hit(dev, DIO_FAULT_CANCEL_AFTER_COMPLETE))
+		ret = 0;
 	spin_unlock_irqrestore(&req->queue->lock, flags);
 	return ret;
 }
@@ -94,8 +102,12 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 		dio_uring_expect(req, call->issue_flags);
 	} else {
 		WRITE_ONCE(req->iocb->private, req);
-		/* Any other kiocb isn't part of a struct that has a place for it. */
-		if (req->iocb->ki_flags & IOCB_AIO_RW)
+		/*
+		 * Any other kiocb isn't part of a struct that has a place for it.
+		 * The kernel sees to that, too, which makes the bug harmless.
+		 */
+		if (req->iocb->ki_flags & IOCB_AIO_RW ||
+		    dio_fault_hit(dev, DIO_FAULT_CANCEL_FN_MISUSE))
 			kiocb_set_cancel_fn(req->iocb, dio_request_io_cancel);
 	}
 

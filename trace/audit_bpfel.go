@@ -42,23 +42,23 @@ type auditFolioState struct {
 	Live       uint32
 	LiveWrite  uint32
 	Foreign    uint32
-	Shared     uint32
+	Crowded    uint32
 	FirstDirty uint64
 	LastDirty  uint64
 	Holders    [4]uint64
 }
 
 type auditGot struct {
-	_        structs.HostLayout
-	Op       uint64
-	Mapping  uint64
-	Stack    uint32
-	Pages    uint32
-	Tgid     uint32
-	Tid      uint32
-	Kind     uint32
-	Reserved uint32
-	Comm     [16]int8
+	_       structs.HostLayout
+	Op      uint64
+	Mapping uint64
+	Stack   uint32
+	Pages   uint32
+	Tgid    uint32
+	Tid     uint32
+	Kind    uint32
+	Base    uint32
+	Comm    [16]int8
 }
 
 type auditHold struct {
@@ -92,6 +92,9 @@ type auditOp struct {
 	StartNs     uint64
 	EndNs       uint64
 	Result      int64
+	Requested   uint64
+	LongestNs   uint64
+	Segments    uint32
 	Tgid        uint32
 	Tid         uint32
 	Kind        uint32
@@ -110,6 +113,7 @@ type auditOp struct {
 	LateStack   uint32
 	EndStack    uint32
 	Handler     uint32
+	Reserved    uint32
 	Comm        [16]int8
 }
 
@@ -123,6 +127,7 @@ type auditTaskState struct {
 	IterSp      uint64
 	IterOp      uint64
 	IterKiocb   uint64
+	IterCount   uint64
 	PinHook     uint64
 	PinSp       uint64
 	PinPages    uint64

@@ -31,23 +31,23 @@ type auditNoLoopFolioState struct {
 	Live       uint32
 	LiveWrite  uint32
 	Foreign    uint32
-	Shared     uint32
+	Crowded    uint32
 	FirstDirty uint64
 	LastDirty  uint64
 	Holders    [4]uint64
 }
 
 type auditNoLoopGot struct {
-	_        structs.HostLayout
-	Op       uint64
-	Mapping  uint64
-	Stack    uint32
-	Pages    uint32
-	Tgid     uint32
-	Tid      uint32
-	Kind     uint32
-	Reserved uint32
-	Comm     [16]int8
+	_       structs.HostLayout
+	Op      uint64
+	Mapping uint64
+	Stack   uint32
+	Pages   uint32
+	Tgid    uint32
+	Tid     uint32
+	Kind    uint32
+	Base    uint32
+	Comm    [16]int8
 }
 
 type auditNoLoopHold struct {
@@ -81,6 +81,9 @@ type auditNoLoopOp struct {
 	StartNs     uint64
 	EndNs       uint64
 	Result      int64
+	Requested   uint64
+	LongestNs   uint64
+	Segments    uint32
 	Tgid        uint32
 	Tid         uint32
 	Kind        uint32
@@ -99,6 +102,7 @@ type auditNoLoopOp struct {
 	LateStack   uint32
 	EndStack    uint32
 	Handler     uint32
+	Reserved    uint32
 	Comm        [16]int8
 }
 
@@ -112,6 +116,7 @@ type auditNoLoopTaskState struct {
 	IterSp      uint64
 	IterOp      uint64
 	IterKiocb   uint64
+	IterCount   uint64
 	PinHook     uint64
 	PinSp       uint64
 	PinPages    uint64
@@ -162,7 +167,7 @@ type auditNoLoopWalk struct {
 	RunLarge      uint32
 	Get           uint32
 	Stack         uint32
-	Guess         uint32
+	Reserved      uint32
 	Pages         uint32
 	Over          uint32
 	ReadonlyDirty uint32

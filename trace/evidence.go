@@ -109,7 +109,7 @@ func (s *Session) Outstanding() (Outstanding, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Gets = len(g.held)
+	out.Gets = len(g.held) + len(g.zero)
 	return out, nil
 }
 
@@ -248,7 +248,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 			e.Unfinished = append(e.Unfinished, o)
 			delete(s.overdue, id)
 		}
-		if o.Ended() && (o.Late > 0 || o.Clean > 0) {
+		if o.Ended() && (o.Late > 0 || o.Clean > 0 || o.Longest > 0) {
 			e.Events = append(e.Events, audit.Event{Kind: audit.EventOp, Op: o})
 		}
 	}
@@ -328,7 +328,7 @@ func plainOp(op auditOp) audit.Op {
 		Bytes: op.Flags&flagBytes != 0, BlockLayer: op.Flags&flagBio != 0, LongTerm: op.Flags&flagLongTerm != 0,
 		Queued: op.Flags&flagQueued != 0, Completions: op.Completions,
 		Taken: op.Taken, TakenWrite: op.TakenWrite, Live: op.Live, Dirty: op.Dirty, Clean: op.Clean,
-		Late: op.Late, LateDirty: op.LateDirty,
+		Late: op.Late, LateDirty: op.LateDirty, Requested: op.Requested, Longest: time.Duration(op.LongestNs),
 	}
 }
 

@@ -21,11 +21,13 @@ const (
 	gotFreed    = 0
 	gotUnjudged = 1
 	gotHeld     = 1 << 16
+	gotZero     = 1 << 17
 )
 
 // gets is what became of the folios that were taken with FOLL_GET.
 type gets struct {
 	held     []audit.Held // nothing maps them, their process has gone, and they aren't freed
+	zero     []audit.Held // references that the zero page has more than before
 	alive    int          // folios whose process lives
 	unjudged int          // folios of files, or still mapped, or pinned
 }
@@ -50,20 +52,24 @@ func (s *Session) judgeGets() (gets, error) {
 			out.alive++
 			continue
 		}
-		state, err := s.objs.Programs["judge_get"].Run(&ebpf.RunOptions{Context: []uint64{folio, g.Mapping}})
+		state, err := s.objs.Programs["judge_get"].Run(&ebpf.RunOptions{Context: []uint64{folio, g.Mapping, uint64(g.Base)}})
 		if err != nil {
 			return out, fmt.Errorf("ask for a page's references: %w", err)
 		}
+		op := audit.Op{
+			ID: g.Op, Kind: audit.Kind(g.Kind), PID: int(g.Tgid), TID: int(g.Tid), Comm: comm(g.Comm), PinStack: s.rawStack(g.Stack),
+		}
 		switch {
 		case state == gotFreed:
+		case state&gotZero != 0:
+			op.Taken = g.Pages
+			out.zero = append(out.zero, audit.Held{Pages: state &^ gotZero, Op: op})
 		case state&gotHeld == 0:
 			out.unjudged++
 		default:
 			h, ok := byOp[g.Op]
 			if !ok {
-				h.Op = audit.Op{
-					ID: g.Op, Kind: audit.Kind(g.Kind), PID: int(g.Tgid), TID: int(g.Tid), Comm: comm(g.Comm), PinStack: s.rawStack(g.Stack),
-				}
+				h.Op = op
 			}
 			h.Pages += state &^ gotHeld
 			h.Op.Taken += g.Pages
@@ -82,7 +88,7 @@ func (s *Session) gotten(e *audit.Evidence, t auditTotals) error {
 	if err != nil {
 		return err
 	}
-	e.Gotten = g.held
+	e.Gotten, e.ZeroPage = g.held, g.zero
 	reason := fmt.Sprintf("inline in the kernel: of %d pages taken by get_user_pages (FOLL_GET) neither the release nor a bare SetPageDirty "+
 		"can be seen; anonymous memory of processes that have gone was checked for being freed", t.GetsTaken)
 	var but []string

@@ -21,6 +21,7 @@ const (
 	kindBioPages
 	kindURingDone
 	kindDual
+	kindCancelFn
 
 	cookieGet      = 1 << 16
 	cookieLongTerm = 1 << 17
@@ -31,8 +32,11 @@ const (
 	maxHandlers   = 1<<(31-cookieHandler) - 1
 )
 
-// pin says at which arguments a pin function has its page array and its flags.
-func pin(pages, flags uint64) uint64 { return kindPin | pages<<8 | flags<<12 }
+// pin says at which arguments a pin function has its page array, its flags, and
+// the number of pages; 0: none.
+func pin(pages, flags, asked uint64) uint64 {
+	return kindPin | pages<<8 | flags<<12 | asked<<cookieHandler
+}
 
 // taskHook is a function that only tasks call: all of them share two
 // programs, for entry and return.
@@ -49,20 +53,23 @@ type taskHook struct {
 }
 
 var (
-	pinRules      = []string{audit.RulePinLeak, audit.RuleOverUnpin, audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleEarlyComplete}
-	dirtyRules    = []string{audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleEarlyComplete}
-	completeRules = []string{audit.RuleEarlyComplete, audit.RuleDoubleComplete, audit.RuleLostComplete}
+	getRules = []string{audit.RulePinLeak, audit.RuleZeroPagePin, audit.RuleLengthOverflow}
+	pinRules = []string{audit.RulePinLeak, audit.RuleOverUnpin, audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleDirtyLate,
+		audit.RuleEarlyComplete, audit.RuleLengthOverflow, audit.RuleLongtermMissing}
+	dirtyRules = []string{audit.RuleDirtyMissing, audit.RuleDirtyNeedless, audit.RuleDirtyLate, audit.RuleDirtyUnlocked,
+		audit.RuleEarlyComplete}
+	completeRules = []string{audit.RuleEarlyComplete, audit.RuleDoubleComplete, audit.RuleLostComplete, audit.RuleResultRange}
 )
 
 var taskHooks = []taskHook{
-	{names: []string{"pin_user_pages"}, cookie: pin(3, 2), enter: true, exit: true, rules: pinRules},
-	{names: []string{"pin_user_pages_fast"}, cookie: pin(3, 2), enter: true, exit: true, rules: pinRules},
-	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3), enter: true, exit: true, rules: pinRules},
-	{names: []string{"pin_user_pages_remote"}, cookie: pin(4, 3), enter: true, exit: true, rules: pinRules},
-	{names: []string{"memfd_pin_folios"}, cookie: pin(3, 0) | cookieLongTerm, enter: true, exit: true, rules: pinRules, optional: true},
-	{names: []string{"get_user_pages"}, cookie: pin(3, 2) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
-	{names: []string{"get_user_pages_fast"}, cookie: pin(3, 2) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
-	{names: []string{"get_user_pages_unlocked"}, cookie: pin(2, 3) | cookieGet, enter: true, exit: true, rules: []string{audit.RulePinLeak}},
+	{names: []string{"pin_user_pages"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_fast"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3, 1), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_remote"}, cookie: pin(4, 3, 2), enter: true, exit: true, rules: pinRules},
+	{names: []string{"memfd_pin_folios"}, cookie: pin(3, 0, 0) | cookieLongTerm, enter: true, exit: true, rules: pinRules, optional: true},
+	{names: []string{"get_user_pages"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules},
+	{names: []string{"get_user_pages_fast"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules},
+	{names: []string{"get_user_pages_unlocked"}, cookie: pin(2, 3, 1) | cookieGet, enter: true, exit: true, rules: getRules},
 	{names: []string{"aio_read"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"aio_write"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
@@ -75,6 +82,7 @@ var taskHooks = []taskHook{
 	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
 	{names: []string{"unpin_folio"}, cookie: kindReleaseFolio, enter: true, rules: pinRules, optional: true},
 	{names: []string{"unpin_folios"}, cookie: kindReleaseFolios, enter: true, rules: pinRules, optional: true},
+	{names: []string{"kiocb_set_cancel_fn"}, cookie: kindCancelFn, enter: true, rules: []string{audit.RuleCancelFnMisuse}},
 	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
 }
 

@@ -149,6 +149,9 @@ func (s *Session) symbolize(e *audit.Evidence) error {
 	for i := range e.Gotten {
 		op(&e.Gotten[i].Op)
 	}
+	for i := range e.ZeroPage {
+		op(&e.ZeroPage[i].Op)
+	}
 	for i := range e.Unfinished {
 		op(&e.Unfinished[i])
 	}

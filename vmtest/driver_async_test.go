@@ -178,6 +178,84 @@ func TestDriverCancel(t *testing.T) {
 	}
 }
 
+// More than the limits allow is EAGAIN at submission; what ends makes room.
+func TestDriverInFlightLimits(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	setConfig(t, d, func(c *ioctlapi.Config) {
+		c.LatencyNS, c.Completion = uint64(700*time.Millisecond), ioctlapi.CompletionAuto
+		c.MaxInFlightFile, c.MaxInFlight = 2, 3
+	})
+	a, b, aio, mem := openRaw(t, unix.O_DIRECT), openRaw(t, unix.O_DIRECT), newAIO(t, 8), anonymous(t, 1)
+	for i, c := range []struct {
+		fd   int
+		want error
+	}{{a, nil}, {a, nil}, {a, unix.EAGAIN}, {b, nil}, {b, unix.EAGAIN}} {
+		err := aio.submit(control(aioRead, c.fd, mem, 0))
+		if c.want == nil && err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		// aio tells a request's error by its event, unless it never began.
+		if c.want != nil && err == nil {
+			if e := aio.wait(500 * time.Millisecond); e.res != -int64(unix.EAGAIN) {
+				t.Errorf("request %d ended with %d, want EAGAIN", i, e.res)
+			}
+		} else if c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("request %d: %v, want %v", i, err, c.want)
+		}
+	}
+	for range 3 {
+		if e := aio.wait(10 * time.Second); e.res != int64(len(mem)) {
+			t.Errorf("result %d", e.res)
+		}
+	}
+	if err := aio.submit(control(aioRead, a, mem, 0)); err != nil {
+		t.Error("with room again:", err)
+	}
+	aio.wait(10 * time.Second)
+	aio.none()
+}
+
+// fsync, of the caller and through AIO, ends after the requests before it, and
+// doesn't wait for those after it.
+func TestDriverFsync(t *testing.T) {
+	d := openDevice(t)
+	fd, aio, mem := openRaw(t, unix.O_DIRECT), newAIO(t, 8), anonymous(t, 2)
+	const latency = 600 * time.Millisecond
+	slow(t, d, latency)
+	begin := time.Now()
+	if err := aio.submit(control(aioWrite, fd, mem, scratch)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan time.Duration)
+	go func() {
+		if err := unix.Fsync(fd); err != nil {
+			t.Error(err)
+		}
+		done <- time.Since(begin)
+	}()
+	// Requests that keep coming don't hold it up: the last one ends after 4 latencies.
+	for range 3 {
+		time.Sleep(latency / 2)
+		if err := aio.submit(control(aioWrite, fd, mem, scratch)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := <-done; took < latency || took > latency+latency*3/4 {
+		t.Errorf("fsync took %v beside a latency of %v", took, latency)
+	}
+	for range 4 {
+		aio.wait(10 * time.Second)
+	}
+	if err := errors.Join(aio.submit(control(aioWrite, fd, mem, scratch)), aio.submit(control(aioFsync, fd, nil, 0))); err != nil {
+		t.Fatal(err)
+	}
+	first, second := aio.wait(10*time.Second), aio.wait(10*time.Second)
+	if first.res != int64(len(mem)) || second.res != 0 {
+		t.Errorf("the write ended with %d, then the fsync with %d", first.res, second.res)
+	}
+}
+
 // A process that ends with requests in flight: AIO's are cancelled, so it ends
 // at once; io_uring's end after their latency. Nothing stays pinned.
 func TestDriverExitInFlight(t *testing.T) {

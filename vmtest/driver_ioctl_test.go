@@ -205,8 +205,8 @@ func TestDriverIoctlValues(t *testing.T) {
 		t.Errorf("refused changes left %+v, %v; it was %+v", got, err, before)
 	}
 	for name, f := range map[string]ioctlapi.Fault{
-		"none": {Every: 1}, "unknown": {Fault: 9, Every: 1}, "every 0": {Fault: 1}, "flags": {Fault: 1, Every: 1, Flags: 1},
-		"hold": {Fault: 7, Every: 1, HoldMS: 600_001}, "hold of another": {Fault: 1, Every: 1, HoldMS: 1},
+		"none": {Every: 1}, "unknown": {Fault: 24, Every: 1}, "every 0": {Fault: 1}, "flags": {Fault: 1, Every: 1, Flags: 1},
+		"hold": {Fault: 7, Every: 1, HoldMS: 600_001}, "hold of another": {Fault: 1, Every: 1, HoldMS: 1}, "long hold of a pin": {Fault: 20, Every: 1, HoldMS: 600_001},
 	} {
 		if err := d.ArmFault(f); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("arm %s: %v, want EINVAL", name, err)
@@ -242,7 +242,7 @@ func TestDriverIoctlValues(t *testing.T) {
 		"drain flag":         rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
 		"get none":           rawIoctl(d.FD(), nrFaultGet, sized(48)),
 		"clear flags":        rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
-		"clear 9":            rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 9)),
+		"clear 24":           rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 24)),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)

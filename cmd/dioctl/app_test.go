@@ -63,7 +63,7 @@ func TestUsageErrors(t *testing.T) {
 		{"fault arm", "want one fault"},
 		{"fault arm heisenbug", "pin-leak"},
 		{"fault arm --every 0 pin-leak", "out of range"},
-		{"fault arm --hold 1s pin-leak", "lost-complete only"},
+		{"fault arm --hold 1s pin-leak", "lost-complete and longterm-missing only"},
 		{"fault clear a b", "at most"},
 		{"fault list x", "unexpected operand"},
 	} {
@@ -113,7 +113,7 @@ func TestFaultListNamesEveryRule(t *testing.T) {
 		t.Errorf("%d faults, no device: %q", len(v.Faults), v.NoDevice)
 	}
 	for _, f := range v.Faults {
-		if f.Rule == "" || f.When == "" || f.What == "" || f.State != nil {
+		if f.Rule == "" || f.When == "" || f.What == "" || f.State != nil || f.Audited != (f.SeenBy == "") {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -26,8 +26,8 @@ func TestComplete(t *testing.T) {
 		want  string
 	}{
 		{"inf", "info"},
-		{"fault ", "arm clear drain list"},
-		{"fault arm --count 1 dirty", "dirty-missing dirty-needless"},
+		{"fault ", "arm clear drain list provoke"},
+		{"fault arm --count 1 dirty", "dirty-late dirty-missing dirty-needless dirty-unlocked"},
 		{"fault arm --count ", ""}, // a number
 		{"copy --engine ", strings.Join(engines, " ")},
 		{"copy --engine=io_uring-", ""}, // bash splits it; see below

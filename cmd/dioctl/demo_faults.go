@@ -33,9 +33,13 @@ type faultWorkload struct {
 	write   bool
 	copying bool          // without O_DIRECT
 	latency time.Duration // the requests are queued
+	family  ioctlapi.Family
+	provoke bool          // dioctl fault provoke does it
+	hold    time.Duration // of the fault
+	linger  time.Duration // the audit goes on for so long after the command
 }
 
-// faultWorkloads has one for each fault.
+// faultWorkloads has one for each fault that the auditor has a rule for.
 var faultWorkloads = map[ioctlapi.FaultID]faultWorkload{
 	ioctlapi.FaultPinLeak:        {engine: "preadv", write: true},
 	ioctlapi.FaultOverUnpin:      {engine: "preadv", write: true},
@@ -46,10 +50,27 @@ var faultWorkloads = map[ioctlapi.FaultID]faultWorkload{
 	ioctlapi.FaultLostComplete:   {engine: "io_uring", latency: faultLatency},
 	// With O_DIRECT the kernel reads past the driver's splice_read.
 	ioctlapi.FaultSyncAsAsync: {engine: "splice", copying: true},
+
+	ioctlapi.FaultZeroPagePin:    {provoke: true, family: ioctlapi.FamilyGet},
+	ioctlapi.FaultDirtyUnlocked:  {provoke: true},
+	ioctlapi.FaultDirtyLate:      {engine: "preadv"},
+	ioctlapi.FaultResultRange:    {engine: "aio", latency: faultLatency},
+	ioctlapi.FaultLengthOverflow: {engine: "preadv", write: true},
+	ioctlapi.FaultCancelFnMisuse: {engine: "io_uring", latency: faultLatency},
+	// Longer than any request is waited for.
+	ioctlapi.FaultLongtermMissing: {engine: "preadv", write: true, hold: faultLostAfter + time.Second/2, linger: faultLostAfter + 2*time.Second},
+}
+
+// auditedFaults are those that the auditor must find.
+func auditedFaults() []ioctlapi.FaultID {
+	return slices.DeleteFunc(ioctlapi.Faults(), func(id ioctlapi.FaultID) bool { return !newFaultView(id).Audited })
 }
 
 // args are the command's, on a stretch of a device.
-func (w faultWorkload) args(device string, offset int64) []string {
+func (w faultWorkload) args(id ioctlapi.FaultID, device string, offset int64) []string {
+	if w.provoke {
+		return []string{"fault", "provoke", "--device", device, "--offset", formatExact(offset), id.String()}
+	}
 	args := []string{"read", "--discard"}
 	if w.write {
 		args = []string{"write", "-i", "/dev/zero"}
@@ -101,7 +122,7 @@ func demoFaults(d *demo) (err error) {
 	if err := d.dev.ClearFault(ioctlapi.FaultNone); err != nil {
 		return err
 	}
-	faults := ioctlapi.Faults()
+	faults := auditedFaults()
 	for i, id := range faults {
 		if term.IsTerminal(int(os.Stderr.Fd())) {
 			fmt.Fprintf(os.Stderr, "fault %d of %d: %v\n", i+1, len(faults), id)
@@ -116,28 +137,40 @@ func demoFaults(d *demo) (err error) {
 // faultStep commits one fault, and shows that its rule catches it.
 func (d *demo) faultStep(self string, id ioctlapi.FaultID) error {
 	words := faultWords[id]
-	s := d.step(fmt.Sprintf("%v: at a %s, %s", id, words[0], words[1]))
+	s := d.step(fmt.Sprintf("%v: at a %s, %s", id, words.when, words.what))
 	load, ok := faultWorkloads[id]
 	if !ok {
 		d.tour.Faults = append(d.tour.Faults, faultProof{Fault: id.String(), Rule: id.String()})
 		s.check(false, "the tour knows a command that makes the driver commit it")
 		return nil
 	}
-	if err := d.set(ioctlapi.FamilyPin, load.latency); err != nil {
+	if err := d.set(load.family, load.latency); err != nil {
 		return err
 	}
-	args := load.args(d.dev.Path(), d.base)
+	args := load.args(id, d.dev.Path(), d.base)
 	p := faultProof{Fault: id.String(), Rule: id.String(), Command: "dioctl " + shellWords(args)}
-	s.line("dioctl fault arm --count 1 %v", id)
-	s.line("dioctl audit -- %s", p.Command)
+	arm := fmt.Sprintf("dioctl fault arm --count 1 %v", id)
+	if load.hold > 0 {
+		arm = fmt.Sprintf("dioctl fault arm --count 1 --hold %v %v", load.hold, id)
+	}
+	s.line("%s", arm)
+	if load.linger > 0 {
+		s.line("dioctl audit -- sh -c '%s; sleep %v'", p.Command, load.linger.Seconds())
+	} else {
+		s.line("dioctl audit -- %s", p.Command)
+	}
 	before, err := d.dev.Fault(id)
 	if err != nil {
 		return err
 	}
-	if err := d.dev.ArmFault(ioctlapi.Fault{Fault: id, Every: 1, Count: 1}); err != nil {
+	if err := d.dev.ArmFault(ioctlapi.Fault{Fault: id, Every: 1, Count: 1, HoldMS: uint32(load.hold / time.Millisecond)}); err != nil {
 		return err
 	}
-	armed, err := d.audited(self, args)
+	run, command := self, args
+	if load.linger > 0 {
+		run, command = "sh", []string{"-c", `"$0" ` + shellWords(args) + fmt.Sprintf("; sleep %v", load.linger.Seconds()), self}
+	}
+	armed, err := d.audited(run, command)
 	if err != nil {
 		return err
 	}
@@ -172,9 +205,9 @@ func (d *demo) cleanStep(self string) error {
 	}
 	s.line("dioctl fault clear")
 	var script []string
-	for _, id := range ioctlapi.Faults() {
+	for _, id := range auditedFaults() {
 		load, ok := faultWorkloads[id]
-		command := shellWords(load.args(d.dev.Path(), d.base))
+		command := shellWords(load.args(id, d.dev.Path(), d.base))
 		if ok && !slices.Contains(script, command) {
 			script = append(script, command)
 			s.line("dioctl %s", command)

@@ -20,19 +20,21 @@ import (
 func TestFaultWorkloads(t *testing.T) {
 	app := newApp(io.Discard, io.Discard)
 	for _, id := range ioctlapi.Faults() {
-		if faultWords[id][0] == "" || faultWords[id][1] == "" {
+		if faultWords[id].when == "" || faultWords[id].what == "" {
 			t.Errorf("fault list has no words for %v", id)
 		}
 		w, ok := faultWorkloads[id]
+		if ok != newFaultView(id).Audited {
+			t.Errorf("%v: the tour has a command: %v, the auditor has a rule: %v", id, ok, !ok)
+		}
 		if !ok {
-			t.Errorf("the tour has no command for %v", id)
 			continue
 		}
-		if _, err := engine.Lookup(w.engine); err != nil {
+		if _, err := engine.Lookup(w.engine); err != nil && !w.provoke {
 			t.Errorf("%v: %v", id, err)
 		}
 		// In a folder that isn't there: nothing is written.
-		args := w.args(filepath.Join(t.TempDir(), "missing", "device"), 1<<30-1<<20)
+		args := w.args(id, filepath.Join(t.TempDir(), "missing", "device"), 1<<30-1<<20)
 		if err := app.Run(append([]string{"dioctl"}, args...)); exitStatus(err) != exitEnvironment {
 			t.Errorf("dioctl %s: %v", strings.Join(args, " "), err)
 		}

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"dio/ioctlapi"
+	"dio/trace/audit"
 )
 
 func faultCommand() *cli.Command {
@@ -27,27 +30,16 @@ func faultCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.UintFlag{Name: "every", Value: 1, Usage: "commit it at every `N`th occasion"},
 					&cli.Uint64Flag{Name: "count", Usage: "commit it `N` times at most; 0: without end"},
-					&cli.DurationFlag{Name: "hold", Usage: "lost-complete: give the request back after `TIME` (0: 5s; 10m at most)"},
+					&cli.DurationFlag{Name: "hold", Usage: "lost-complete, longterm-missing: give back after `TIME` (0: 5s; 10m at most)"},
 					deviceFlag(), formatFlag(),
 				},
 				Action: faultArm,
 			},
+			faultProvokeCommand(),
 			{Name: "clear", Usage: "disarm a fault, or all, and give back what was put aside (root)", ArgsUsage: "[NAME]", Flags: []cli.Flag{deviceFlag(), formatFlag()}, Action: faultClear},
 			{Name: "drain", Usage: "give back what faults put aside: pinned pages, lost requests (root)", Flags: []cli.Flag{deviceFlag(), formatFlag()}, Action: faultDrain},
 		},
 	}
-}
-
-// faultWords say of each fault when it is committed and what goes wrong.
-var faultWords = map[ioctlapi.FaultID][2]string{
-	ioctlapi.FaultPinLeak:        {"direct request", "one page isn't released"},
-	ioctlapi.FaultOverUnpin:      {"direct request, pin family", "one page is unpinned twice"},
-	ioctlapi.FaultDirtyMissing:   {"direct read", "pages are released clean: data is lost at reclaim"},
-	ioctlapi.FaultDirtyNeedless:  {"direct write", "pages that were only read are dirtied"},
-	ioctlapi.FaultEarlyComplete:  {"queued direct request", "told complete before pages are moved and released"},
-	ioctlapi.FaultDoubleComplete: {"polled request (io_uring-iopoll)", "completed twice"},
-	ioctlapi.FaultLostComplete:   {"queued async request", "not completed until --hold is over"},
-	ioctlapi.FaultSyncAsAsync:    {"splice read", "a synchronous kiocb gets -EIOCBQUEUED"},
 }
 
 // faultView is one fault.
@@ -57,6 +49,17 @@ type faultView struct {
 	When  string          `json:"occasion"`
 	What  string          `json:"effect"`
 	State *faultStateView `json:"state,omitempty"` // absent without a device
+	// Audited says whether the auditor has that rule; where it hasn't, SeenBy
+	// says what shows the bug.
+	Audited bool   `json:"audited"`
+	SeenBy  string `json:"seen_by,omitempty"`
+}
+
+// newFaultView tells what is known of a fault without a device.
+func newFaultView(id ioctlapi.FaultID) faultView {
+	w := faultWords[id]
+	return faultView{Name: id.String(), Rule: id.String(), When: w.when, What: w.what, SeenBy: w.seenBy,
+		Audited: slices.Contains(audit.Rules(), id.String())}
 }
 
 type faultStateView struct {
@@ -75,16 +78,16 @@ type faultsView struct {
 	Device   string      `json:"device,omitempty"`
 	NoDevice string      `json:"no_device,omitempty"` // why the states are unknown
 	Faults   []faultView `json:"faults"`
+	Others   []bugView   `json:"not_faults"` // bugs of the catalogue that can't be armed
 }
 
 func faultList(c *cli.Context) error {
 	if err := noOperands(c); err != nil {
 		return err
 	}
-	v := faultsView{Schema: "dio.faults/1"}
+	v := faultsView{Schema: "dio.faults/1", Others: otherBugs}
 	for _, id := range ioctlapi.Faults() {
-		w := faultWords[id]
-		v.Faults = append(v.Faults, faultView{Name: id.String(), Rule: id.String(), When: w[0], What: w[1]})
+		v.Faults = append(v.Faults, newFaultView(id))
 	}
 	// The list is of use without a device; only the state isn't known then.
 	err := withDevice(c.String("device"), func(d *ioctlapi.Device) error {
@@ -105,18 +108,39 @@ func faultList(c *cli.Context) error {
 }
 
 func (v *faultsView) text(w io.Writer) {
-	rows := []string{"FAULT = RULE\tARMED\tCOMMITTED\tWHEN\tWHAT GOES WRONG"}
+	rows := []string{"FAULT = RULE\tARMED\tCOMMITTED\tAUDITED\tWHEN\tWHAT GOES WRONG"}
 	for _, f := range v.Faults {
 		armed, committed := "?", "?"
 		if s := f.State; s != nil {
 			armed, committed = s.armedText(), fmt.Sprint(s.Committed)
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", f.Name, armed, committed, f.When, f.What))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", f.Name, armed, committed, yesNo(f.Audited), f.When, f.What))
+	}
+	table(w, rows...)
+	fmt.Fprintf(w, "\nWhere the auditor has no rule yet, the bug is seen by:\n")
+	rows = nil
+	for _, f := range v.Faults {
+		if !f.Audited {
+			rows = append(rows, fmt.Sprintf("  %s\t%s", f.Name, f.SeenBy))
+		}
+	}
+	table(w, rows...)
+	fmt.Fprintf(w, "\nBugs that are no fault to arm:\n")
+	rows = nil
+	for _, b := range v.Others {
+		rows = append(rows, fmt.Sprintf("  %s\t%s", b.Name, b.Why))
 	}
 	table(w, rows...)
 	if v.NoDevice != "" {
 		fmt.Fprintf(w, "\nno state: %s\n", v.NoDevice)
 	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 // faultState tells what the driver says of a fault. It forgets how one was armed
@@ -159,19 +183,22 @@ func faultArm(c *cli.Context) error {
 		return usageErrorf("fault arm: --hold %v is out of range: 0 to %v", hold, ioctlapi.HoldMaxMS*time.Millisecond)
 	case hold > 0 && hold < time.Millisecond:
 		return usageErrorf("fault arm: --hold %v is too short: 1ms at least", hold)
-	case hold > 0 && id != ioctlapi.FaultLostComplete:
-		return usageErrorf("fault arm: --hold goes with lost-complete only")
+	case hold > 0 && !id.Holds():
+		return usageErrorf("fault arm: --hold goes with lost-complete and longterm-missing only")
 	}
 	return withDevice(c.String("device"), func(d *ioctlapi.Device) error {
 		if err := d.ArmFault(ioctlapi.Fault{Fault: id, Every: uint32(every), Count: c.Uint64("count"), HoldMS: uint32(hold / time.Millisecond)}); err != nil {
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return withHint(err, "this kernel wouldn't survive it, or refuses it: see docs/driver.md, Bugs on purpose")
+			}
 			return err
 		}
 		f, err := d.Fault(id)
 		if err != nil {
 			return err
 		}
-		words := faultWords[id]
-		v := faultView{id.String(), id.String(), words[0], words[1], faultState(f)}
+		v := newFaultView(id)
+		v.State = faultState(f)
 		return emit(c, v, func(w io.Writer) {
 			fmt.Fprintf(w, "%s is armed (%s): at a %s, %s\n", v.Name, v.State.armedText(), v.When, v.What)
 		})

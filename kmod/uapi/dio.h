@@ -138,13 +138,16 @@
  *                     and the buffer isn't DIO_BUFFER_WRITABLE. EFAULT: the range
  *                     isn't within the buffer.
  * DIO_IOC_FAULT_ARM   (CAP_SYS_ADMIN) Makes the driver commit a bug: see below.
+ *                     EOPNOTSUPP: this kernel wouldn't survive it, or refuses to
+ *                     have it committed.
  * DIO_IOC_FAULT_GET   How a fault is armed and how often it was committed. Used
  *                     up: `armed` and `count` are 0, `every` is what it was.
  *                     Never armed, or cleared: `every` is 0.
  * DIO_IOC_FAULT_CLEAR (CAP_SYS_ADMIN) Disarms one fault, or all with
  *                     DIO_FAULT_NONE, and does what DIO_IOC_DRAIN does.
  * DIO_IOC_DRAIN       (CAP_SYS_ADMIN) Gives back all that faults put aside:
- *                     releases leaked pins, completes lost requests.
+ *                     releases leaked pins, frees leaked page arrays (counted
+ *                     in pages, too), completes lost requests.
  * DIO_IOC_DISCARD     The bytes of the range read as zero afterwards, through
  *                     mappings too. Memory of whole pages is given back when
  *                     nothing is in flight and the device isn't mapped. A request
@@ -220,8 +223,9 @@
  * ------
  * Each is a bug class of real drivers, committed so that the kernel survives:
  * what is leaked is parked in a quarantine, from which DIO_IOC_DRAIN, clearing
- * the fault, or (for lost requests) `hold_ms` brings it back. An armed fault
- * is committed at every `every`-th occasion, `count` times at most.
+ * the fault, or (where the fault has one) `hold_ms` brings it back. An armed
+ * fault is committed at every `every`-th occasion, `count` times at most. A
+ * quarantine that is full (256 MiB) gives no occasion to leak more.
  */
 #ifndef _UAPI_DIO_H
 #define _UAPI_DIO_H
@@ -438,6 +442,35 @@ enum dio_fault_id {
 	DIO_FAULT_LOST_COMPLETE = 7,	/* queued asynchronous request: not completed for hold_ms */
 	/* splice read without O_DIRECT (a synchronous kiocb): -EIOCBQUEUED */
 	DIO_FAULT_SYNC_AS_ASYNC = 8,
+	/* direct request of more than 8 pages, or several segments: its page array isn't freed */
+	DIO_FAULT_ARRAY_LEAK = 9,
+	/* direct write from memory that was never touched, family get: the zero page isn't put */
+	DIO_FAULT_ZERO_PAGE_PIN = 10,
+	/* direct read into a page of tmpfs or a memfd: also dirtied without its lock */
+	DIO_FAULT_DIRTY_UNLOCKED = 11,
+	DIO_FAULT_DIRTY_LATE = 12,	/* direct read, not short: one page is dirtied after its release */
+	/* native AIO request that was queued: told with a page more than was asked for */
+	DIO_FAULT_RESULT_RANGE = 13,
+	/* direct read of ram, disk or tape, not at 0: the bytes come from 0 */
+	DIO_FAULT_WRONG_OFFSET = 14,
+	/* direct write, 8,192 pages at most: many times its pages are pinned, and released */
+	DIO_FAULT_LENGTH_OVERFLOW = 15,
+	/* io_cancel(2) of a request that is done, but not told yet: says it was cancelled */
+	DIO_FAULT_CANCEL_AFTER_COMPLETE = 16,
+	/* io_cancel(2) of a queued request: says it was cancelled, yet the request goes on */
+	DIO_FAULT_COMPLETE_AFTER_CANCEL = 17,
+	/* queued io_uring request: kiocb_set_cancel_fn(), which is for native AIO alone */
+	DIO_FAULT_CANCEL_FN_MISUSE = 18,
+	/* queued asynchronous request, not polled: its kiocb is read after it was told */
+	DIO_FAULT_USE_AFTER_COMPLETE = 19,
+	/* direct request, family pin: one page stays pinned for hold_ms, without FOLL_LONGTERM */
+	DIO_FAULT_LONGTERM_MISSING = 20,
+	/* direct read into a page of a file, not tmpfs: also pinned FOLL_LONGTERM for a moment */
+	DIO_FAULT_LONGTERM_FILE = 21,
+	/* direct read of ram, disk or tape, 2 sectors or more: the last counts, and isn't moved */
+	DIO_FAULT_INFOLEAK = 22,
+	/* DIO_IOC_BUFFER_REGISTER: the pages aren't charged, and no limit is looked at */
+	DIO_FAULT_MEMLOCK_UNACCOUNTED = 23,
 	DIO_FAULT_COUNT
 };
 
@@ -447,7 +480,7 @@ struct dio_fault {
 	__u32 every;			/* commit at every Nth occasion, 1 or more */
 	__u32 flags;			/* none yet: 0 */
 	__u64 count;			/* at most so often; 0: no limit. GET: what remains */
-	/* LOST_COMPLETE: give back after so long; 0: 5,000; 600,000 at most */
+	/* LOST_COMPLETE, LONGTERM_MISSING: give back after so long; 0: 5,000; 600,000 at most */
 	__u32 hold_ms;
 	__u32 armed;			/* out, GET: 1 when armed */
 	__u64 occasions;		/* out, GET: since it was armed */

@@ -55,6 +55,8 @@ type Op struct {
 	BlockLayer  bool          // its pages went to the block layer
 	LongTerm    bool          // has FOLL_LONGTERM pins
 	Queued      bool          // the driver took it, to complete it later
+	Requested   uint64        // bytes that the driver's function was asked for; 0: unknown
+	Longest     time.Duration // that a page was held which was released after it ended
 	Completions uint32        // how often it was told complete, or returned
 
 	Taken      uint32 // pinned
@@ -83,6 +85,11 @@ const (
 	EventCompletedAgain                      // a second completion of one operation
 	EventReturnedToo                         // a completion, and a result other than -EIOCBQUEUED returned
 	EventSyncQueued                          // -EIOCBQUEUED for a kiocb without ki_complete
+	EventResultRange                         // a result larger than what was asked for
+	EventDirtyLate                           // a page was dirtied that the operation, still running, had released
+	EventDirtyUnlocked                       // a file's page was dirtied without its lock
+	EventCancelFn                            // kiocb_set_cancel_fn for a kiocb that isn't native AIO's
+	EventPinExcess                           // far more pages were asked for than the buffer has
 )
 
 // Event is one thing that was seen while it happened.
@@ -135,6 +142,7 @@ type Evidence struct {
 	Events     []Event
 	Held       []Held
 	Gotten     []Held // taken with FOLL_GET: their process has gone, nothing maps them, and they aren't free
+	ZeroPage   []Held // references that the zero page has more than before, and who took it last
 	Unfinished []Op   // queued, and not completed when the audit ended
 	Overdue    []Op   // completed, but only long after LostAfter
 	Totals     Totals

@@ -20,11 +20,27 @@ const (
 	RuleDoubleComplete = "double-complete"
 	RuleLostComplete   = "lost-complete"
 	RuleSyncAsAsync    = "sync-as-async"
+
+	RuleZeroPagePin     = "zero-page-pin"
+	RuleDirtyUnlocked   = "dirty-unlocked"
+	RuleDirtyLate       = "dirty-late"
+	RuleResultRange     = "result-range"
+	RuleLengthOverflow  = "length-overflow"
+	RuleCancelFnMisuse  = "cancel-fn-misuse"
+	RuleLongtermMissing = "longterm-missing"
 )
+
+// Rules are the names of all rules that Judge applies.
+func Rules() []string {
+	return []string{RulePinLeak, RuleOverUnpin, RuleDirtyMissing, RuleDirtyNeedless, RuleEarlyComplete, RuleDoubleComplete,
+		RuleLostComplete, RuleSyncAsAsync, RuleZeroPagePin, RuleDirtyUnlocked, RuleDirtyLate, RuleResultRange, RuleLengthOverflow,
+		RuleCancelFnMisuse, RuleLongtermMissing}
+}
 
 // rules are what Judge applies; each flags only what the evidence proves.
 var rules = []func(*Evidence) []violation{
 	pinLeak, overUnpin, dirtyMissing, dirtyNeedless, earlyComplete, doubleComplete, lostComplete, syncAsAsync,
+	zeroPagePin, dirtyUnlocked, dirtyLate, resultRange, lengthOverflow, cancelFnMisuse, longtermMissing,
 }
 
 const (
@@ -94,16 +110,16 @@ func overUnpin(e *Evidence) []violation {
 func dirtyMissing(e *Evidence) []violation {
 	var out []violation
 	// Of two releases of one page, the account knows only the first: that it
-	// was clean proves nothing.
-	overUnpinned := map[uint64]bool{}
+	// was clean proves nothing. One that was dirtied late isn't lost.
+	excused := map[uint64]bool{}
 	for _, v := range e.Events {
-		if v.Kind == EventOverUnpin && v.Op.ID != 0 {
-			overUnpinned[v.Op.ID] = true
+		if v.Op.ID != 0 && (v.Kind == EventOverUnpin || v.Kind == EventDirtyLate && dirtiedByModule(v.Stack)) {
+			excused[v.Op.ID] = true
 		}
 	}
 	for _, v := range e.Events {
 		op := v.Op
-		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm || overUnpinned[op.ID] {
+		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm || excused[op.ID] {
 			continue
 		}
 		const fix = "Release pages that the device wrote with unpin_user_pages_dirty_lock(pages, n, true), " +
@@ -178,7 +194,7 @@ func earlyComplete(e *Evidence) []violation {
 	var out []violation
 	for _, v := range e.Events {
 		op := v.Op
-		if v.Kind != EventOp || op.Late == 0 || op.LongTerm || op.BlockLayer {
+		if v.Kind != EventOp || op.Late == 0 || op.LongTerm || op.BlockLayer || e.heldLong(op) {
 			continue
 		}
 		switch {

@@ -3,8 +3,10 @@
 package audit
 
 import (
+	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +50,16 @@ func read(change func(*Op)) Op {
 
 func ended(change func(*Op)) Evidence {
 	return Evidence{Events: []Event{{Kind: EventOp, Op: read(change)}}}
+}
+
+// longAfter is an operation of which a page was released 4 seconds later.
+func longAfter(change func(*Op)) Evidence {
+	e := ended(func(op *Op) {
+		op.Late, op.LateStack, op.Longest = 1, releasedAt, 4*time.Second
+		change(op)
+	})
+	e.LostAfter = 3 * time.Second
+	return e
 }
 
 func TestRules(t *testing.T) {
@@ -179,6 +191,71 @@ func TestRules(t *testing.T) {
 				{Kind: EventSyncQueued, At: time.Second, Stack: stack("drv:drv_read_iter"), Op: read(nil)},
 				{Kind: EventSyncQueued, At: time.Second + time.Microsecond, Stack: stack("copy_splice_read", "drv:drv_splice_read"), Op: Op{TID: 11}},
 			}}, want: []string{RuleSyncAsAsync}, severity: SeverityError},
+
+		"zero-page-pin": {
+			evidence: Evidence{ZeroPage: []Held{{Pages: 3, Op: read(func(op *Op) { op.PinStack = stack("get_user_pages_fast", "drv:drv_take") })}}},
+			want:     []string{RuleZeroPagePin}, pages: 3, severity: SeverityWarning},
+
+		"dirty-unlocked": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyUnlocked, Pages: 1, Op: read(nil),
+				Stack: stack("folio_mark_dirty", "set_page_dirty", "drv:drv_finish")}}},
+			want: []string{RuleDirtyUnlocked}, pages: 1, severity: SeverityError},
+		"the kernel dirties what it unmaps, under the page table's lock": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyUnlocked, Pages: 1, Op: read(nil),
+				Stack: stack("folio_mark_dirty", "zap_pte_range", "unmap_vmas", "exit_mmap")}}}},
+
+		"dirty-late: and its clean release is told once": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventDirtyLate, Pages: 1, Op: read(nil), Stack: stack("set_page_dirty_lock", "drv:drv_finish")},
+				{Kind: EventOp, Op: read(func(op *Op) { op.Dirty, op.Clean, op.CleanStack = 3, 1, releasedAt })},
+			}}, want: []string{RuleDirtyLate}, pages: 1, severity: SeverityError},
+		"dirtied after its release by another module": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyLate, Pages: 1, Op: read(nil),
+				Stack: Stack{{Function: "folio_mark_dirty"}, {Function: "fs_write_end", Module: "fs"}}}}}},
+		"dirtied after its release by the kernel, which doesn't excuse a clean release": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventDirtyLate, Pages: 1, Op: read(nil), Stack: stack("folio_mark_dirty", "zap_pte_range")},
+				{Kind: EventOp, Op: read(func(op *Op) { op.Dirty, op.Clean, op.CleanStack = 3, 1, releasedAt })},
+			}}, want: []string{RuleDirtyMissing}, pages: 1, severity: SeverityError},
+
+		"result-range": {
+			evidence: Evidence{Events: []Event{{Kind: EventResultRange, Value: 20480, Stack: stack("aio_complete_rw", "drv:drv_finish"),
+				Op: read(func(op *Op) { op.Requested, op.Result = 16384, 20480 })}}},
+			want: []string{RuleResultRange}, severity: SeverityError},
+		"result-range: at the driver and at its completion, counted once": {
+			evidence: Evidence{Events: []Event{
+				{Kind: EventResultRange, Value: 20480, Stack: stack("drv:drv_read_iter"), Op: read(nil)},
+				{Kind: EventResultRange, Value: 20480, Stack: stack("aio_complete_rw", "drv:drv_read_iter"), Op: read(nil)},
+			}}, want: []string{RuleResultRange}, severity: SeverityError},
+
+		"length-overflow": {
+			evidence: Evidence{Events: []Event{{Kind: EventPinExcess, Pages: 1056, Stack: pinnedAt,
+				Op: read(func(op *Op) { op.Requested = 16384 })}}},
+			want: []string{RuleLengthOverflow}, pages: 1056, severity: SeverityError},
+
+		"cancel-fn-misuse": {
+			evidence: Evidence{Events: []Event{{Kind: EventCancelFn, Stack: stack("kiocb_set_cancel_fn", "drv:drv_queue"),
+				Op: read(func(op *Op) { op.Kind = KindURing })}}},
+			want: []string{RuleCancelFnMisuse}, severity: SeverityError},
+
+		"longterm-missing: released long after its operation": {
+			evidence: longAfter(func(op *Op) { op.Kind, op.TakenWrite, op.Dirty = KindSync, 0, 0 }),
+			want:     []string{RuleLongtermMissing}, pages: 1, severity: SeverityWarning},
+		"longterm-missing: an ioctl's, which says nothing of late releases": {
+			evidence: longAfter(func(op *Op) { op.Kind, op.Bytes, op.TakenWrite, op.Dirty, op.Late = KindSyscall, false, 0, 0, 0 }),
+			want:     []string{RuleLongtermMissing}, pages: 1, severity: SeverityWarning},
+		"longterm-missing: still held, its process alive": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes = KindSyscall, false })}}, Gone: alive,
+				End: 6 * time.Second, LostAfter: 3 * time.Second},
+			want: []string{RuleLongtermMissing}, pages: 4, severity: SeverityWarning},
+		"held for a while, not for long": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(func(op *Op) { op.Kind, op.Bytes = KindSyscall, false })}}, Gone: alive,
+				End: 4 * time.Second, LostAfter: 3 * time.Second}},
+		"released long after its operation, with FOLL_LONGTERM": {
+			evidence: longAfter(func(op *Op) { op.Kind, op.LongTerm = KindSync, true })},
+		"early-complete: told complete long before the release": {
+			evidence: longAfter(func(op *Op) { op.TakenWrite, op.Dirty = 0, 0 }),
+			want:     []string{RuleEarlyComplete}, pages: 1, severity: SeverityWarning},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := Judge(c.evidence)
@@ -206,6 +283,22 @@ func TestRules(t *testing.T) {
 				t.Errorf("verdict %s, want violations", r.Verdict)
 			}
 		})
+	}
+}
+
+// Every rule is proven above, and its name is one that users rely on.
+func TestRulesAreListed(t *testing.T) {
+	if len(Rules()) != len(rules) {
+		t.Errorf("%d rules have names, %d are applied", len(Rules()), len(rules))
+	}
+	text, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range Rules() {
+		if !strings.Contains(string(text), "| `"+name+"` |") {
+			t.Errorf("docs/audit.md doesn't tell of %s", name)
+		}
 	}
 }
 

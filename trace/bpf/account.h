@@ -16,10 +16,6 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 4; i++)
-		if (f->holders[i] && f->holders[i] != op)
-			f->shared = 1;
-#pragma unroll
 	for (i = 0; i < 4; i++) {
 		if (f->holders[i] == op)
 			return;
@@ -28,6 +24,7 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 			return;
 		}
 	}
+	f->crowded = 1;
 }
 
 static __always_inline void slot_remove(struct folio_state *f, __u64 op)
@@ -70,7 +67,7 @@ __noinline int pin_run(WALK_REF ref)
 		__u32 pins = folio_pins(w->run);
 
 		f->foreign = pins > n;
-		f->shared = 0;
+		f->crowded = 0;
 		f->first_dirty = f->last_dirty = 0;
 		/*
 		 * Not live_write: another CPU may have counted its pins of this
@@ -141,8 +138,9 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 				w->clean_op = id;
 			}
 		}
-		/* Whose pin it was may be a guess; then it proves nothing against one that ended. */
-		if (ended && !(w->guess && f->shared) && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&
+		if (ended && !(op->flags & (OPF_BIO | OPF_LONGTERM)) && w->now - h->since > op->longest_ns)
+			op->longest_ns = w->now - h->since;
+		if (ended && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&
 		    !(op->flags & OPF_LONGTERM)) {
 			__u64 end = op->end_ns;
 			bool before = (f->first_dirty >= h->since && f->first_dirty <= end && f->first_dirty) ||
@@ -215,7 +213,7 @@ __noinline int release_run(WALK_REF ref)
 
 			proven = f ? !f->foreign : last != 0;
 			if (last)
-				w->over_op = *last;
+				w->over_op = *last & ~RELEASED_DIRTY;
 			if (!proven && w->audited && folio_pins(w->run) < n)
 				proven = true;
 		}
@@ -241,7 +239,6 @@ __noinline int release_run(WALK_REF ref)
 			break;
 		if (!id)
 			continue;
-		w->guess = i > 2;
 		got = release_hold(ref, id, left);
 		if (got > left)
 			got = left;
@@ -258,6 +255,8 @@ __noinline int release_run(WALK_REF ref)
 		 * again. A single page has no second user at this moment.
 		 */
 		if (!w->run_large) {
+			if (w->dirty)
+				last |= RELEASED_DIRTY;
 			if (!f->foreign)
 				bpf_map_update_elem(&released, &folio, &last, BPF_ANY);
 			bpf_map_delete_elem(&folios, &folio);
@@ -274,13 +273,17 @@ __noinline int get_run(WALK_REF ref)
 {
 	__u64 who = bpf_get_current_pid_tgid(), folio;
 	struct walk *w = walk_of(ref);
-	struct got got = {};
+	struct got got = {}, *before;
+	__s32 references;
 	struct op *op;
 
 	if (!w)
 		return 0;
 	folio = w->run;
 	op = op_of(w->op);
+	before = bpf_map_lookup_elem(&gets, &folio);
+	references = folio_references(folio) - (__s32)w->run_pages;
+	got.base = before ? before->base : references > 0 ? references : 0;
 	got.op = w->op;
 	got.mapping = folio_mapping(folio);
 	got.stack = w->stack;

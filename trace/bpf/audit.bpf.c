@@ -18,6 +18,22 @@ char LICENSE[] SEC("license") = "GPL";
 /* Keeps the type in the object's BTF, from which Go's is generated. */
 const struct event *unused_event __attribute__((unused));
 
+#define EXCESS_SLACK 16
+
+/*
+ * Twice the buffer's pages, if each segment has no full page, is more than any
+ * arithmetic of a correct driver comes to. What is kept for long isn't a buffer.
+ */
+__noinline int pin_excess(__u64 id, __u64 asked, __u32 flags, __u32 stack)
+{
+	struct op *op = op_of(id);
+
+	if (op && op->requested && !(flags & foll_longterm) &&
+	    asked > 2 * (op->requested / 4096 + 2 * (__u64)op->segments) + EXCESS_SLACK)
+		tell(EV_PIN_EXCESS, id, (__u32)asked, stack, 0);
+	return 0;
+}
+
 static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
 {
 	struct task_state *ts = task_of((__u32)who);
@@ -38,6 +54,8 @@ static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 w
 	ts->pin_pages = arg(ctx, COOKIE_PAGES(cookie));
 	ts->pin_flags = cookie & COOKIE_LONGTERM ? foll_longterm : (__u32)arg(ctx, COOKIE_FLAGS(cookie));
 	ts->pin_stack = stack_of(ctx);
+	if (COOKIE_ASKED(cookie))
+		pin_excess(ts->op ? ts->op : ts->call, arg(ctx, COOKIE_ASKED(cookie)), ts->pin_flags, ts->pin_stack);
 }
 
 static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
@@ -63,23 +81,45 @@ static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 
 	pinned(ts->pin_pages, n, id, ts->pin_flags, ts->pin_stack);
 }
 
-static __always_inline void dirtied(struct pt_regs *ctx, __u64 folio, __u64 who)
+/*
+ * A page that nobody holds: was it released by an operation that goes on? Not by
+ * a release that dirties, of which this is a part.
+ */
+static __always_inline void dirtied_late(struct pt_regs *ctx, __u64 folio)
+{
+	__u64 *last = bpf_map_lookup_elem(&released, &folio);
+	struct op *op = last ? op_of(*last) : 0;
+
+	if (!op || op->completions)
+		return;
+	tell(EV_DIRTY_LATE, op->id, 1, stack_of(ctx), 0);
+	/* One dirtying function calls another, which would tell it again. */
+	bpf_map_delete_elem(&released, &folio);
+}
+
+/* locks: the function takes the page's lock by itself. */
+static __always_inline void dirtied(struct pt_regs *ctx, __u64 folio, __u64 who, bool locks)
 {
 	struct folio_state *f = bpf_map_lookup_elem(&folios, &folio);
 	struct task_state *ts;
 	__u64 now, id;
 
-	if (!f || !f->live)
+	if (!f || !f->live) {
+		dirtied_late(ctx, folio);
 		return;
+	}
 	now = bpf_ktime_get_ns();
 	if (!f->first_dirty)
 		f->first_dirty = now;
 	f->last_dirty = now;
-	if (f->live_write)
-		return;
 	ts = task_of((__u32)who);
 	id = ts ? (ts->op ? ts->op : ts->call) : 0;
-	tell(EV_DIRTY_READONLY, id ? id : f->holders[0], 1, stack_of(ctx), 1);
+	if (!id)
+		id = f->holders[0];
+	if (!f->live_write)
+		tell(EV_DIRTY_READONLY, id, 1, stack_of(ctx), 1);
+	if (!locks && folio_of_file(folio) && !folio_locked(folio))
+		tell(EV_DIRTY_UNLOCKED, id, 1, stack_of(ctx), 0);
 }
 
 /* The pages of a bio: whose they are is known now, and not when it ends. */
@@ -125,10 +165,10 @@ static __always_inline void dual(void *ctx, __u32 function, __u64 a0, __u64 a1, 
 	case DUAL_AIO_COMPLETE:
 	case DUAL_URING_COMPLETE:
 	case DUAL_URING_COMPLETE_POLL:
-		completed(ctx, a0, a1);
+		completed(ctx, a0, a1, function != DUAL_URING_COMPLETE_POLL);
 		break;
 	case DUAL_URING_CMD_DONE:
-		completed(ctx, a0, (__s32)a1);
+		completed(ctx, a0, (__s32)a1, false);
 		break;
 	case DUAL_UNPIN_PAGE:
 		released_pages(ctx, a0, 1, WALK_RANGE, false);
@@ -174,10 +214,10 @@ int on_enter(struct pt_regs *ctx)
 		iter_enter(ctx, cookie, who);
 		break;
 	case HOOK_DIRTY_PAGE:
-		dirtied(ctx, page_folio(ctx->di).head, who);
+		dirtied(ctx, page_folio(ctx->di).head, who, true);
 		break;
 	case HOOK_DIRTY_FOLIO:
-		dirtied(ctx, ctx->di, who);
+		dirtied(ctx, page_folio(ctx->di).head, who, false);
 		break;
 	case HOOK_RELEASE_RANGE:
 		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_RANGE, ctx->dx & 0xff);
@@ -199,6 +239,9 @@ int on_enter(struct pt_regs *ctx)
 		break;
 	case HOOK_URING_DONE:
 		uring_done(ctx, who);
+		break;
+	case HOOK_CANCEL_FN:
+		cancel_fn(ctx, who);
 		break;
 	}
 	return 0;
@@ -378,15 +421,22 @@ int on_page_free(__u64 *ctx)
 }
 
 /*
- * Run by user space: a folio that was gotten, and its mapping then. What it is
- * now, if its process has gone: enum got_state.
+ * Run by user space: a folio that was gotten, its mapping and its references
+ * then. What it is now, if its process has gone: enum got_state.
  */
 SEC("raw_tp/judge_get")
 int judge_get(__u64 *ctx)
 {
 	__u64 folio = ctx[0], was = ctx[1], mapping = folio_mapping(folio);
-	__s32 references = read_count(folio + bpf_core_field_offset(struct page, _refcount));
+	__s32 references = folio_references(folio);
 
+	/* Mapping it takes no reference: only who gets it changes their number. */
+	if (!was && !mapping && folio_reserved(folio)) {
+		references -= (__s32)ctx[2];
+		if (references > 0xffff)
+			references = 0xffff;
+		return references > 0 ? GOT_ZERO | references : GOT_FREED;
+	}
 	if (references <= 0 || mapping != was)
 		return GOT_FREED;
 	if ((mapping & 3) != 1 || folio_maybe_mapped(folio) || folio_pins(folio) ||

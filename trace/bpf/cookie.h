@@ -21,6 +21,7 @@ enum hook_kind {
 	HOOK_BIO_PAGES,
 	HOOK_URING_DONE,
 	HOOK_DUAL,	/* which: see enum dual_function */
+	HOOK_CANCEL_FN,
 };
 
 enum dual_function {
@@ -41,6 +42,7 @@ enum dual_function {
 #define COOKIE_DUAL(c) ((c) >> 8 & 0xf)
 #define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
 #define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
+#define COOKIE_ASKED(c) ((c) >> 18 & 0xf)	/* of a pin function: the argument that counts pages; 0: none */
 #define COOKIE_HANDLER(c) ((c) >> 18)	/* number of the driver's function */
 
 /* Each is loaded for itself: the verifier refuses a computed place in ctx. */

@@ -73,6 +73,11 @@ struct kiocb {
 	void *ki_complete;
 };
 
+struct iov_iter {
+	unsigned long count;
+	unsigned long nr_segs;
+};
+
 struct io_cqe {
 	__s32 res;
 };
@@ -91,9 +96,11 @@ struct task_struct {
 };
 
 enum pageflags {
+	PG_locked = 0,
 	PG_dirty = 4,
 	PG_head = 6,
 	PG_swapcache = 10,
+	PG_reserved = 12,
 };
 
 #pragma clang attribute pop

@@ -63,7 +63,7 @@ __noinline int tell(__u32 kind, __u64 id, __u32 number, __u32 stack, __s64 value
 
 	if (!e)
 		return 0;
-	if (kind == EV_RETURNED_TOO || kind == EV_SYNC_QUEUED)
+	if (kind == EV_RETURNED_TOO || kind == EV_SYNC_QUEUED || kind == EV_RESULT_RANGE)
 		e->handler = number;
 	else
 		e->pages = number;
@@ -83,6 +83,8 @@ __noinline int tell(__u32 kind, __u64 id, __u32 number, __u32 stack, __s64 value
 	return 0;
 }
 
+#define LONG_NS 500000000ULL	/* a page that was held for less is no business of any rule */
+
 /*
  * The operation has ended and holds no page: forget it, unless there is
  * something that the rules should see. Who deletes it is the one who counts
@@ -95,7 +97,7 @@ __noinline int op_forget(__u64 id)
 
 	if (!op)
 		return 0;
-	if (!op->late && (!op->clean || op->result < 0)) {
+	if (!op->late && op->longest_ns < LONG_NS && (!op->clean || op->result < 0)) {
 		if (!bpf_map_delete_elem(&ops, &id))
 			COUNT(operations, 1);
 		return 0;

@@ -47,6 +47,16 @@ static __always_inline bool folio_dirty(__u64 folio)
 	return page_flags(folio) >> bpf_core_enum_value(enum pageflags, PG_dirty) & 1;
 }
 
+static __always_inline bool folio_locked(__u64 folio)
+{
+	return page_flags(folio) >> bpf_core_enum_value(enum pageflags, PG_locked) & 1;
+}
+
+static __always_inline bool folio_reserved(__u64 folio)
+{
+	return page_flags(folio) >> bpf_core_enum_value(enum pageflags, PG_reserved) & 1;
+}
+
 #define PINS_UNKNOWN 0xffffffffU
 
 /*
@@ -92,6 +102,19 @@ static __always_inline __u64 folio_mapping(__u64 folio)
 	else if (bpf_core_field_exists(struct page, mapping))
 		bpf_probe_read_kernel(&mapping, sizeof(mapping), (void *)folio + bpf_core_field_offset(struct page, mapping));
 	return mapping;
+}
+
+static __always_inline __s32 folio_references(__u64 folio)
+{
+	return read_count(folio + bpf_core_field_offset(struct page, _refcount));
+}
+
+/* Its mapping leads to a file's inode; the lowest bits mark other kinds of memory. */
+static __always_inline bool folio_of_file(__u64 folio)
+{
+	__u64 mapping = folio_mapping(folio);
+
+	return mapping && !(mapping & 3);
 }
 
 /* May some process have it mapped? For a large folio only newer kernels can tell. */

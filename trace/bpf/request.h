@@ -120,6 +120,7 @@ static __always_inline void uring_done(struct pt_regs *ctx, __u64 who)
 /* A driver's own read_iter or write_iter. */
 static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
 {
+	struct iov_iter *iter = (struct iov_iter *)ctx->si;
 	struct kiocb *kiocb = (struct kiocb *)ctx->di;
 	struct task_state *ts = task_of((__u32)who);
 	bool known = ts && op_of(ts->op);
@@ -147,9 +148,13 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 		ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
 		ts->call = ts->iter_op;
 	}
+	ts->iter_count = BPF_CORE_READ(iter, count);
 	op = op_of(ts->iter_op);
-	if (op)
+	if (op) {
 		op->handler = COOKIE_HANDLER(cookie);
+		op->requested = ts->iter_count;
+		op->segments = BPF_CORE_READ(iter, nr_segs);
+	}
 }
 
 static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
@@ -163,6 +168,8 @@ static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64
 		return;
 	ts->iter_hook = 0;
 	id = ts->iter_op;
+	if (ret > 0 && ret > ts->iter_count)
+		tell(EV_RESULT_RANGE, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
 	if (ts->iter_kiocb) {
 		key = ts->iter_kiocb;
 		k = bpf_map_lookup_elem(&kiocbs, &key);
@@ -184,8 +191,8 @@ static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
 		tell(EV_SYNC_QUEUED, 0, 0, stack_of(ctx), -EIOCBQUEUED);
 }
 
-/* A completion was told. */
-static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res)
+/* A completion was told; driven: always by the driver, never by io_uring for it. */
+static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool driven)
 {
 	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
 	struct op *op;
@@ -214,7 +221,26 @@ static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res)
 	}
 	COUNT(completed, 1);
 	op = op_of(id);
+	if (driven && op && op->requested && res > 0 && res > op->requested)
+		tell(EV_RESULT_RANGE, id, 0, stack_of(ctx), res);
+	op = op_of(id);
 	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
+}
+
+/* A cancel function was set: only a kiocb of native AIO has a place for it. */
+static __always_inline void cancel_fn(struct pt_regs *ctx, __u64 who)
+{
+	__u64 key = ctx->di;
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &key);
+	struct task_state *ts = task_of((__u32)who);
+	struct op *op = k ? op_of(k->op) : 0;
+
+	if (op) {
+		if (op->kind != OP_AIO && !op->completions)
+			tell(EV_CANCEL_FN, op->id, 0, stack_of(ctx), 0);
+	} else if (audited(who >> 32) && !BPF_CORE_READ((struct kiocb *)key, ki_complete)) {
+		tell(EV_CANCEL_FN, ts ? ts->call : 0, 0, stack_of(ctx), 0);
+	}
 }
 
 #endif

@@ -39,6 +39,9 @@ struct op {
 	__u64 start_ns;
 	__u64 end_ns;
 	__s64 result;
+	__u64 requested;	/* bytes, of the last call of the driver's function; 0: unknown */
+	__u64 longest_ns;	/* that a page was held which was released after the operation ended */
+	__u32 segments;		/* of the buffer of those bytes */
 	__u32 tgid, tid;
 	__u32 kind;
 	__u32 flags;
@@ -58,6 +61,7 @@ struct op {
 	__u32 late_stack;
 	__u32 end_stack;
 	__u32 handler;		/* number of the driver's function that got it; 0: unknown */
+	__u32 reserved;
 	char comm[COMM_LEN];
 };
 
@@ -66,7 +70,7 @@ struct folio_state {
 	__u32 live;		/* pins, in pages */
 	__u32 live_write;
 	__u32 foreign;		/* pinned by someone unseen when first met: its count proves nothing */
-	__u32 shared;		/* by several operations at a time, since the first of the live pins */
+	__u32 crowded;		/* more holders than slots */
 	__u64 first_dirty;	/* since the first of the live pins */
 	__u64 last_dirty;
 	__u64 holders[4];	/* operation ids */
@@ -92,7 +96,7 @@ struct got {
 	__u32 pages;	/* that this operation took of it at once */
 	__u32 tgid, tid;
 	__u32 kind;
-	__u32 reserved;
+	__u32 base;	/* references that it had before the first that was seen to be taken */
 	char comm[COMM_LEN];
 };
 
@@ -101,6 +105,7 @@ enum got_state {
 	GOT_FREED = 0,		/* and perhaps used anew */
 	GOT_UNJUDGED = 1,	/* of a file, mapped, or pinned too: more references than one prove nothing */
 	GOT_HELD = 1 << 16,	/* nothing maps it: each reference, in the lower bits, is one too many */
+	GOT_ZERO = 1 << 17,	/* the zero page: it has so many references more than it had */
 };
 
 /* The last operation that a kiocb stood for, kept after it ended. */
@@ -123,6 +128,7 @@ struct task_state {
 	__u64 iter_sp;
 	__u64 iter_op;
 	__u64 iter_kiocb;	/* 0 when synchronous */
+	__u64 iter_count;	/* bytes that it was asked for */
 	__u64 pin_hook;		/* the pin function that is running */
 	__u64 pin_sp;
 	__u64 pin_pages;
@@ -140,6 +146,11 @@ enum event_kind {
 	EV_COMPLETED_AGAIN,
 	EV_RETURNED_TOO,	/* completed, then a result other than -EIOCBQUEUED returned */
 	EV_SYNC_QUEUED,		/* -EIOCBQUEUED for a kiocb without ki_complete */
+	EV_RESULT_RANGE,	/* a result larger than what was asked for */
+	EV_DIRTY_LATE,		/* dirtied by an operation that had released it, and hasn't ended */
+	EV_DIRTY_UNLOCKED,	/* a file's page, dirtied without its lock */
+	EV_CANCEL_FN,		/* kiocb_set_cancel_fn for a kiocb that isn't native AIO's */
+	EV_PIN_EXCESS,		/* asked for far more pages than the operation's buffer has */
 };
 
 struct event {
