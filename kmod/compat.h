@@ -41,8 +41,16 @@
 #define DIO_GFP_STORE	(GFP_HIGHUSER | __GFP_ACCOUNT)
 #endif
 
+/* 5.14: unpin_user_page_range_dirty_lock(): pages that follow each other, a folio at a time */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+#define dio_unpin_range(pages, nr, dirty)	unpin_user_pages_dirty_lock(pages, nr, dirty)
+#else
+#define dio_unpin_range(pages, nr, dirty)	\
+	unpin_user_page_range_dirty_lock((pages)[0], nr, dirty)
+#endif
+
 /* 5.16: folios */
-static inline bool dio_page_has_owner(struct page *page)
+static __always_inline bool dio_page_has_owner(struct page *page)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
 	return PageAnon(page) || page_mapping(page);

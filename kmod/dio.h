@@ -102,7 +102,7 @@
 struct dio_params {
 	u64 latency_ns;
 	u64 capacity;
-	u64 max_request;
+	u32 max_request;
 	u32 max_in_flight_file;
 	u32 max_in_flight;
 	u8 model;		/* enum dio_model */
@@ -258,6 +258,7 @@ struct dio_io {
 	u8 model;
 	u8 kind;
 	u8 hold;
+	bool linear;		/* the pages follow each other in physical memory */
 	struct dio_extent inline_extent;
 	union {
 		struct page *inline_pages[DIO_INLINE_PAGES];
@@ -314,11 +315,39 @@ int dio_set_config(struct dio_dev *dev, const struct dio_config *config);
 u64 dio_capacity(struct dio_dev *dev);
 
 /* gate.c: who is in, and keeping others out */
-int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait);
+int dio_enter_closed(struct dio_dev *dev, struct dio_params *params, bool nowait);
 int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
 	       struct dio_settings *new);
 int dio_drop(struct dio_dev *dev, u64 pos, u64 end);
 void dio_shut(struct dio_dev *dev);
+
+/* Fills @params and counts the caller in, unless the gate is closed. */
+static inline bool dio_enter_open(struct dio_dev *dev, struct dio_params *params)
+{
+	const struct dio_settings *s;
+	bool open;
+
+	/* As good as rcu_read_lock(), which is a call on preemptible kernels. */
+	preempt_disable();
+	s = rcu_dereference_sched(dev->settings);
+	open = s->gate == DIO_GATE_OPEN;
+	if (likely(open)) {
+		dio_count(dev, entered);
+		*params = s->params;
+	}
+	preempt_enable();
+	return open;
+}
+
+/*
+ * Begins a request: fills @params and counts it in, until dio_leave(). Waits
+ * only while a change of configuration has the gate closed. ENODEV: removed.
+ */
+static inline int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
+{
+	return likely(dio_enter_open(dev, params)) ? 0 :
+	       dio_enter_closed(dev, params, nowait);
+}
 
 static inline void dio_leave(struct dio_dev *dev)
 {
@@ -347,6 +376,7 @@ int dio_io_take(struct dio_call *call, struct dio_io *io);
 void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
 /* model.c: what the device does with the bytes */
+bool dio_model_pass(struct dio_call *call);
 ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp);
 ssize_t dio_model_copy(struct dio_call *call);
 

@@ -66,7 +66,7 @@ u32 dio_fault_hold_ms(struct dio_dev *dev, enum dio_fault_id id);
 /* fault_pages.c: each to be called when something is armed */
 void dio_fault_take(struct dio_call *call);
 u32 dio_fault_move(struct dio_dev *dev, struct dio_io *io);
-void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty);
+u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty);
 
 void dio_quarantine_init(struct dio_dev *dev);
 bool dio_quarantine_has_room(struct dio_dev *dev);

@@ -219,22 +219,22 @@ static void dio_leak_last(struct dio_dev *dev, struct dio_io *io, u32 *dirty,
 
 /*
  * On the way into dio_io_release(): changes what is going to be done there.
- * @dirty is how many leading pages will be marked.
+ * @dirty is how many leading pages would be marked, and the answer how many will.
  */
-void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty)
+u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty)
 {
 	u32 anon;
 
-	if (*dirty && dio_fault_hit(dev, DIO_FAULT_DIRTY_MISSING))
-		*dirty = 0;
+	if (dirty && dio_fault_hit(dev, DIO_FAULT_DIRTY_MISSING))
+		dirty = 0;
 
 	/* Marking takes a page lock, so not from the timer. */
 	if (io->write && in_task()) {
 		anon = dio_leading_anon(io);
 		if (anon && dio_fault_hit(dev, DIO_FAULT_DIRTY_NEEDLESS))
-			*dirty = anon;
+			dirty = anon;
 	}
-	if (*dirty && dio_fault_armed(dev, DIO_FAULT_DIRTY_UNLOCKED))
+	if (dirty && dio_fault_armed(dev, DIO_FAULT_DIRTY_UNLOCKED))
 		dio_dirty_unlocked(dev, io);
 
 	if (io->hold == DIO_HOLD_PIN)
@@ -242,15 +242,16 @@ void dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 *dirty)
 	if (io->hold == DIO_HOLD_GET && io->write)
 		dio_keep_zero_page(dev, io);
 
-	if (*dirty && *dirty == io->nr_pages && !io->write) {
+	if (dirty && dirty == io->nr_pages && !io->write) {
 		dio_dirty_late(dev, io);
-		*dirty = io->nr_pages;
+		dirty = io->nr_pages;
 	}
 	if (io->nr_pages && dio_quarantine_has_room(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_PIN_LEAK))
-		dio_leak_last(dev, io, dirty, 0);
+		dio_leak_last(dev, io, &dirty, 0);
 	if (io->nr_pages && io->hold == DIO_HOLD_PIN && dio_quarantine_has_room(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_LONGTERM_MISSING))
-		dio_leak_last(dev, io, dirty,
+		dio_leak_last(dev, io, &dirty,
 			      dio_fault_hold_ms(dev, DIO_FAULT_LONGTERM_MISSING));
+	return dirty;
 }

@@ -12,25 +12,10 @@
 
 #include "dio.h"
 
-/*
- * Begins a request: fills @params and counts it in, until dio_leave(). Waits
- * only while a change of configuration has the gate closed. ENODEV: removed.
- */
-int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
+/* The rest of dio_enter(): waits for the gate to open, or finds that it won't. */
+int dio_enter_closed(struct dio_dev *dev, struct dio_params *params, bool nowait)
 {
-	const struct dio_settings *s;
-
-	for (;;) {
-		rcu_read_lock();
-		s = rcu_dereference(dev->settings);
-		if (likely(s->gate == DIO_GATE_OPEN)) {
-			dio_count(dev, entered);
-			*params = s->params;
-			rcu_read_unlock();
-			return 0;
-		}
-		rcu_read_unlock();
-
+	do {
 		if (dio_gone(dev))
 			return -ENODEV;
 		if (nowait)
@@ -38,7 +23,8 @@ int dio_enter(struct dio_dev *dev, struct dio_params *params, bool nowait)
 		if (mutex_lock_killable(&dev->config_lock))
 			return -EINTR;
 		mutex_unlock(&dev->config_lock);
-	}
+	} while (!dio_enter_open(dev, params));
+	return 0;
 }
 
 /* Whether all who entered have left. Exact while the gate is closed. */

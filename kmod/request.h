@@ -45,6 +45,9 @@ struct dio_request {
 	u8 held;		/* dio_injection.held may be this one */
 };
 
+/* What a request that waits takes, beside its page array. */
+static_assert(sizeof(struct dio_request) - sizeof_field(struct dio_io, inline_pages) <= 256);
+
 /* The one transition that decides between finishing and cancelling. */
 static inline bool dio_request_claim(struct dio_request *req, enum dio_state state)
 {

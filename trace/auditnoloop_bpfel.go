@@ -31,7 +31,7 @@ type auditNoLoopFolioState struct {
 	Live       uint32
 	LiveWrite  uint32
 	Foreign    uint32
-	Crowded    uint32
+	Shared     uint32
 	FirstDirty uint64
 	LastDirty  uint64
 	Holders    [4]uint64
@@ -167,7 +167,7 @@ type auditNoLoopWalk struct {
 	RunLarge      uint32
 	Get           uint32
 	Stack         uint32
-	Reserved      uint32
+	Guess         uint32
 	Pages         uint32
 	Over          uint32
 	ReadonlyDirty uint32

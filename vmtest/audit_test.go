@@ -4,11 +4,16 @@ package vmtest
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dio/ioctlapi"
 )
 
 // verdict is what the tests read of the auditor's report.
@@ -278,5 +283,41 @@ func TestAuditWatch(t *testing.T) {
 				t.Errorf("exit %d, rules %v, want 1, pin-leak\n%s%s", o.status, v.rules(), o.stdout, o.stderr)
 			}
 		})
+	}
+}
+
+// Requests that share a page, and end in another order than they came, are told
+// in time each: a release in a worker doesn't say whose pin it was.
+func TestAuditSharedPage(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, v := audit(t, self, "-test.run", "^TestDriverSharedPage$")
+	if o.status != 0 || v.Verdict != "clean" || v.Pins.Taken < 24 || v.Pins.Taken != v.Pins.Released {
+		t.Errorf("status %d, %+v\n%s%s", o.status, v, o.stdout, o.stderr)
+	}
+}
+
+// The work of that: reads of one sector each into one page, the first of which
+// take longest.
+func TestDriverSharedPage(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	fd, page, aio := openRaw(t, unix.O_DIRECT), anonymous(t, 1), newAIO(t, 8)
+	for range 4 {
+		for i := range 6 {
+			setConfig(t, d, func(c *ioctlapi.Config) {
+				c.LatencyNS, c.Completion = uint64(300-40*i)*1e6, ioctlapi.CompletionAuto
+			})
+			if err := aio.submit(control(aioRead, fd, page[i*512:][:512], scratch)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 6 {
+			if e := aio.wait(10 * time.Second); e.res != 512 {
+				t.Errorf("a read ended with %d", e.res)
+			}
+		}
 	}
 }

@@ -346,7 +346,7 @@ func TestDriverShrink(t *testing.T) {
 }
 
 // A synchronous caller that waits for its request can be killed at once, and is
-// not heard of any more: O_DIRECT, copied, and fsync behind a slow request.
+// not heard of any more: O_DIRECT, copied, and the ioctl.
 func TestDriverKill(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)

@@ -14,8 +14,9 @@ import (
 // helpers are what this program does as another process, for the tests that
 // need one: with its arguments, until it ends or is killed.
 var helpers = map[string]func(args []string) error{
-	"map": helperMap,
-	"io":  helperIO,
+	"map":   helperMap,
+	"io":    helperIO,
+	"fsync": helperFsync,
 }
 
 const helperVariable = "DIO_VMTEST_HELPER"

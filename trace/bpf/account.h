@@ -16,6 +16,10 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 	int i;
 
 #pragma unroll
+	for (i = 0; i < 4; i++)
+		if (f->holders[i] && f->holders[i] != op)
+			f->shared = 1;
+#pragma unroll
 	for (i = 0; i < 4; i++) {
 		if (f->holders[i] == op)
 			return;
@@ -24,7 +28,6 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 			return;
 		}
 	}
-	f->crowded = 1;
 }
 
 static __always_inline void slot_remove(struct folio_state *f, __u64 op)
@@ -67,7 +70,7 @@ __noinline int pin_run(WALK_REF ref)
 		__u32 pins = folio_pins(w->run);
 
 		f->foreign = pins > n;
-		f->crowded = 0;
+		f->shared = 0;
 		f->first_dirty = f->last_dirty = 0;
 		/*
 		 * Not live_write: another CPU may have counted its pins of this
@@ -138,6 +141,9 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 				w->clean_op = id;
 			}
 		}
+		/* Whose pin it was may be a guess; then it proves nothing against one that ended. */
+		if (w->guess && f->shared)
+			ended = false;
 		if (ended && !(op->flags & (OPF_BIO | OPF_LONGTERM)) && w->now - h->since > op->longest_ns)
 			op->longest_ns = w->now - h->since;
 		if (ended && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&
@@ -239,6 +245,7 @@ __noinline int release_run(WALK_REF ref)
 			break;
 		if (!id)
 			continue;
+		w->guess = i > 2;
 		got = release_hold(ref, id, left);
 		if (got > left)
 			got = left;
