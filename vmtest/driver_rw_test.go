@@ -389,7 +389,7 @@ func TestDriverKill(t *testing.T) {
 // waitInFlight waits until the driver has want requests in flight.
 func waitInFlight(t *testing.T, d *ioctlapi.Device, want uint64) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		s, err := d.Stats()
 		if err != nil {
 			t.Fatal(err)

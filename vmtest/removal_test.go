@@ -89,6 +89,12 @@ func TestRemovalInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	mem, aio := anonymous(t, 16), newAIO(t, 16)
+	t.Cleanup(func() {
+		// When all goes well the device isn't there any more.
+		if _, err := d.Drain(); err != nil && !errors.Is(err, unix.ENODEV) {
+			t.Error(err)
+		}
+	})
 	if err := aio.submit(control(aioRead, direct, mem[:page], scratch)); err != nil {
 		t.Fatal(err)
 	}
