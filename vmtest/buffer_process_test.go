@@ -378,21 +378,19 @@ func useBuffers(t *testing.T, wayOut string) {
 func TestBufferAudited(t *testing.T) {
 	d := openDevice(t)
 	noBuffers(t, d)
-	for _, wayOut := range []string{"unregister", "close", "exit"} {
-		for _, latency := range []time.Duration{0, time.Millisecond} {
-			t.Run(fmt.Sprint(wayOut, " ", latency), func(t *testing.T) {
-				slow(t, d, latency)
-				t.Setenv(bufferHelper, "clean "+wayOut)
-				o, v := audit(t, os.Args[0], "-test.v", "-test.run=^TestBufferHelper$")
-				if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
-					t.Errorf("exit %d, verdict %s, findings %+v\n%s", o.status, v.Verdict, v.Findings, o.stderr)
-				}
-				const want = 64 + 8 + 16
-				if v.Pins.Taken != v.Pins.Released || v.Pins.Outstanding != 0 || v.Pins.Taken < want {
-					t.Errorf("pins %+v, want %d or more, all released", v.Pins, want)
-				}
-			})
-		}
+	for wayOut, latency := range map[string]time.Duration{"unregister": time.Millisecond, "close": 0, "exit": 0} {
+		t.Run(fmt.Sprint(wayOut, " ", latency), func(t *testing.T) {
+			slow(t, d, latency)
+			t.Setenv(bufferHelper, "clean "+wayOut)
+			o, v := audit(t, os.Args[0], "-test.v", "-test.run=^TestBufferHelper$")
+			if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
+				t.Errorf("exit %d, verdict %s, findings %+v\n%s", o.status, v.Verdict, v.Findings, o.stderr)
+			}
+			const want = 64 + 8 + 16
+			if v.Pins.Taken != v.Pins.Released || v.Pins.Outstanding != 0 || v.Pins.Taken < want {
+				t.Errorf("pins %+v, want %d or more, all released", v.Pins, want)
+			}
+		})
 	}
 }
 
