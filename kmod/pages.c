@@ -47,8 +47,9 @@ static void dio_io_free(struct dio_dev *dev, struct dio_io *io)
 {
 	if (io->pages == io->inline_pages)
 		return;
-	if (dio_fault_hit(dev, DIO_FAULT_ARRAY_LEAK) &&
+	if (static_branch_unlikely(&dio_faults_armed) &&
 	    dio_quarantine_has_room(dev) &&
+	    dio_fault_hit(dev, DIO_FAULT_ARRAY_LEAK) &&
 	    dio_quarantine_memory(dev, io->pages, io->nr_pages * sizeof(*io->pages)))
 		return;
 	kvfree(io->pages);

@@ -34,8 +34,6 @@ const (
 	flagQueued
 )
 
-const pinsUnknown = 0xffffffff
-
 // Outstanding is what is still under way.
 type Outstanding struct {
 	Pins       int // folios that are pinned

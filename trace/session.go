@@ -65,7 +65,7 @@ type Session struct {
 // evidence's coverage; an error means that nothing can be audited here.
 func Start(o Options) (*Session, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit ...")
+		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit -- COMMAND")
 	}
 	// Before 5.11 maps are charged against RLIMIT_MEMLOCK.
 	if err := rlimit.RemoveMemlock(); err != nil {

@@ -42,8 +42,8 @@ func demoCommand() *cli.Command {
 					"auditor would rightly complain. In a VM: dioctl vm run --kmod zram -- dioctl demo dirty",
 				Action: func(c *cli.Context) error { return runDemo(c, demoDirty) }},
 			{Name: "faults", Usage: "every bug that the driver commits on purpose, and the audit rule that catches it", Flags: flags(),
-				Description: "Arms each fault in turn and audits a command that makes the driver commit it; then clears all and\n" +
-					"audits the same commands again, which must be clean. Not part of \"all\", which is itself run\n" +
+				Description: "Arms each fault that the auditor has a rule for, in turn, and audits a command that makes the driver\n" +
+					"commit it; then clears all and audits the same commands again, which must be clean. Not part of \"all\", which is itself run\n" +
 					"under an audit that is to be clean. Faults that were armed before are cleared at the end.",
 				Action: func(c *cli.Context) error { return runDemo(c, demoFaults) }},
 			{Name: "all", Usage: "direct, async and tape", Flags: flags(),

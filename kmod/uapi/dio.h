@@ -442,13 +442,14 @@ enum dio_fault_id {
 	DIO_FAULT_LOST_COMPLETE = 7,	/* queued asynchronous request: not completed for hold_ms */
 	/* splice read without O_DIRECT (a synchronous kiocb): -EIOCBQUEUED */
 	DIO_FAULT_SYNC_AS_ASYNC = 8,
-	/* direct request of more than 8 pages, or several segments: its page array isn't freed */
+	/* direct request of over 8 pages or several segments: its page array isn't freed */
 	DIO_FAULT_ARRAY_LEAK = 9,
-	/* direct write from memory that was never touched, family get: the zero page isn't put */
+	/* direct write of memory that was never touched, family get: the zero page isn't put */
 	DIO_FAULT_ZERO_PAGE_PIN = 10,
 	/* direct read into a page of tmpfs or a memfd: also dirtied without its lock */
 	DIO_FAULT_DIRTY_UNLOCKED = 11,
-	DIO_FAULT_DIRTY_LATE = 12,	/* direct read, not short: one page is dirtied after its release */
+	/* direct read, not short: one page is dirtied after its release */
+	DIO_FAULT_DIRTY_LATE = 12,
 	/* native AIO request that was queued: told with a page more than was asked for */
 	DIO_FAULT_RESULT_RANGE = 13,
 	/* direct read of ram, disk or tape, not at 0: the bytes come from 0 */
