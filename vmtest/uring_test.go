@@ -3,6 +3,8 @@
 package vmtest
 
 import (
+	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -74,29 +76,40 @@ type uring struct {
 
 func newUring(t *testing.T, entries int, flags uint32) *uring {
 	t.Helper()
-	r := &uring{t: t, polled: flags&uringIOPoll != 0, setup: uringSetup{flags: flags}}
 	// When the thread that submitted ends, its requests are cancelled.
 	runtime.LockOSThread()
+	r, err := openUring(entries, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.t = t
+	t.Cleanup(func() { r.close(); runtime.UnlockOSThread() })
+	return r
+}
+
+// openUring makes a ring for a thread that isn't a test's; its hand and poll
+// are what submit and next are for one.
+func openUring(entries int, flags uint32) (*uring, error) {
+	r := &uring{polled: flags&uringIOPoll != 0, setup: uringSetup{flags: flags}}
 	fd, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&r.setup)), 0)
 	if e != 0 {
-		t.Fatal("io_uring_setup:", e)
+		return nil, fmt.Errorf("io_uring_setup: %w", e)
 	}
 	r.fd = int(fd)
-	t.Cleanup(func() { r.close(); runtime.UnlockOSThread() })
 	s := &r.setup
 	if s.features&uringFeatureOneMmap == 0 {
-		t.Fatal("the rings can't be mapped at one go")
+		return nil, errors.New("the rings can't be mapped at one go")
 	}
 	size := max(int(s.sq.c)+4*int(s.sqEntries), int(s.cq.b)+uringResultSize*int(s.cqEntries))
 	var err error
 	const prot = unix.PROT_READ | unix.PROT_WRITE
 	if r.mem, err = unix.Mmap(r.fd, uringOffsetOfRing, size, prot, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
-		t.Fatal("map the rings:", err)
+		return nil, fmt.Errorf("map the rings: %w", err)
 	}
 	if r.sqeMem, err = unix.Mmap(r.fd, uringOffsetOfEntries, uringEntrySize*int(s.sqEntries), prot, unix.MAP_SHARED|unix.MAP_POPULATE); err != nil {
-		t.Fatal("map the entries:", err)
+		return nil, fmt.Errorf("map the entries: %w", err)
 	}
-	return r
+	return r, nil
 }
 
 // close gives the ring up, whatever is in flight.
@@ -115,6 +128,12 @@ func (r *uring) word(at uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.mem
 // submit hands entries over, which must fit.
 func (r *uring) submit(entries ...uringEntry) {
 	r.t.Helper()
+	if err := r.hand(entries...); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *uring) hand(entries ...uringEntry) error {
 	s := &r.setup
 	tail := atomic.LoadUint32(r.word(s.sq.tail))
 	for _, e := range entries {
@@ -127,17 +146,26 @@ func (r *uring) submit(entries ...uringEntry) {
 	for left := len(entries); left > 0; {
 		n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(left), 0, 0, 0, 0)
 		if e != 0 && e != unix.EINTR {
-			r.t.Fatal("io_uring_enter:", e)
+			return fmt.Errorf("io_uring_enter: %w", e)
 		}
 		if e == 0 {
 			left -= int(n)
 		}
 	}
+	return nil
 }
 
 // next waits for a result.
 func (r *uring) next(limit time.Duration) (uringResult, bool) {
 	r.t.Helper()
+	v, ok, err := r.poll(limit)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return v, ok
+}
+
+func (r *uring) poll(limit time.Duration) (uringResult, bool, error) {
 	s := &r.setup
 	for deadline := time.Now().Add(limit); ; {
 		head := atomic.LoadUint32(r.word(s.cq.head))
@@ -145,14 +173,14 @@ func (r *uring) next(limit time.Duration) (uringResult, bool) {
 			i := head & *r.word(s.cq.mask)
 			v := *(*uringResult)(unsafe.Pointer(&r.mem[int(s.cq.b)+int(i)*uringResultSize]))
 			atomic.StoreUint32(r.word(s.cq.head), head+1)
-			return v, true
+			return v, true, nil
 		}
 		if time.Now().After(deadline) {
-			return uringResult{}, false
+			return uringResult{}, false, nil
 		}
 		if r.polled {
 			if _, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 0, uringEnterGetEvents, 0, 0); e != 0 && e != unix.EINTR {
-				r.t.Fatal("io_uring_enter:", e)
+				return uringResult{}, false, fmt.Errorf("io_uring_enter: %w", e)
 			}
 			time.Sleep(uringPolledWaitSlice)
 			continue
