@@ -139,7 +139,7 @@ func (f *File) learn() error {
 func (f *File) learnChar() {
 	f.Kind = CharDevice
 	dev := ioctlapi.FromFD(ioctlapi.Linux{}, f.FD, f.Path)
-	if info, err := dev.Info(); err == nil && info.DriverName() == "dio" {
+	if info, err := dev.Info(); err == nil && info.IsDio() {
 		f.Kind, f.dev = DioDevice, dev
 		f.Size = int64(info.Capacity)
 		f.MemAlign, f.OffsetAlign = max(1, int(info.MemAlign)), max(1, int(info.OffsetAlign))

@@ -9,7 +9,10 @@
 // against the header and against the BTF of the loaded module.
 package ioctlapi
 
-import "unsafe"
+import (
+	"strings"
+	"unsafe"
+)
 
 // ABIVersion is the version of the ABI that this package was written for.
 const ABIVersion = 1
@@ -50,6 +53,13 @@ func (i *Info) DriverName() string {
 		}
 	}
 	return string(i.Driver[:])
+}
+
+// IsDio tells a device of this driver, of software ("dio") or hardware
+// ("dio-edu"), from another that happens to know the command.
+func (i *Info) IsDio() bool {
+	name := i.DriverName()
+	return name == "dio" || strings.HasPrefix(name, "dio-")
 }
 
 // Config is a device's configuration (struct dio_config). SetConfig applies
@@ -115,6 +125,10 @@ type Stats struct {
 	BytesDiscarded      uint64 `json:"bytes_discarded"`
 	Buffers             uint64 `json:"buffers"`      // registered now, or unregistered and still in use
 	BufferPages         uint64 `json:"buffer_pages"` // pinned by them now
+	DMASegments         uint64 `json:"dma_segments"` // hardware: stretches of memory that it moved
+	DMABounced          uint64 `json:"dma_bounced"`  // requests whose pages were out of its reach
+	DMATimeouts         uint64 `json:"dma_timeouts"` // transfers that were given up
+	Interrupts          uint64 `json:"interrupts"`   // that ended a transfer
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer

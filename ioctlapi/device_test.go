@@ -112,7 +112,7 @@ func TestCallsFillTheirStructs(t *testing.T) {
 
 	f.ioctl = func(c uint32, arg unsafe.Pointer) error {
 		cmd = c
-		if s := (*Stats)(arg); s.Size != 256 || s.Flags != statsReset {
+		if s := (*Stats)(arg); s.Size != 288 || s.Flags != statsReset {
 			t.Errorf("reset: size %d, flags %#x", s.Size, s.Flags)
 		}
 		return nil

@@ -16,6 +16,7 @@ const (
 	ModelNull Model = 1 // moves nothing; reads leave the buffer as it was
 	ModelDisk Model = 2 // latency, jitter, bandwidth, queue depth
 	ModelTape Model = 3 // one head that streams, stalls and seeks
+	ModelEdu  Model = 4 // hardware, QEMU's edu; no other device can be set to it
 )
 
 // Family is how callers' pages are held for O_DIRECT (enum dio_family).
@@ -93,7 +94,7 @@ func Faults() []FaultID {
 }
 
 var (
-	modelNames        = []string{"ram", "null", "disk", "tape"}
+	modelNames        = []string{"ram", "null", "disk", "tape", "edu"}
 	familyNames       = []string{"pin", "get"}
 	completionNames   = []string{"auto", "inline", "worker", "timer"}
 	distributionNames = []string{"uniform", "exponential"}
@@ -186,10 +187,11 @@ const (
 	FeatureBuffers  Features = 1 << 11
 	FeatureURingCmd Features = 1 << 12 // io_uring commands: Linux 6.1 and newer
 	FeatureRemoval  Features = 1 << 13 // can be unbound while it is used
+	FeatureDMA      Features = 1 << 14 // hardware moves the bytes
 )
 
 var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "nowait", "faults", "cancel", "inject", "discard",
-	"buffers", "uring_cmd", "removal"}
+	"buffers", "uring_cmd", "removal", "dma"}
 
 // ConfigFields are the bits of Config.Fields.
 type ConfigFields uint64

@@ -35,10 +35,10 @@ int dio_settings_init(struct dio_dev *dev)
 		return -ENOMEM;
 	}
 
-	s->params.model = DIO_MODEL_RAM;
+	s->params.model = dev->backend ? dev->backend->model : DIO_MODEL_RAM;
 	s->params.family = DIO_FAMILY_PIN;
-	s->params.completion = DIO_COMPLETION_AUTO;
-	s->params.capacity = SZ_1G;
+	s->params.completion = dev->backend ? DIO_COMPLETION_WORKER : DIO_COMPLETION_AUTO;
+	s->params.capacity = dev->backend ? dev->backend->capacity : SZ_1G;
 	s->params.max_request = SZ_64M;
 	s->params.max_in_flight_file = 65536;
 	s->params.max_in_flight = 131072;
@@ -148,7 +148,7 @@ static int dio_apply(struct dio_settings *s, const struct dio_config *c)
 		return -EINVAL;
 
 	if (c->fields & DIO_CONFIG_MODEL) {
-		if (c->model > DIO_MODEL_TAPE)
+		if (c->model > DIO_MODEL_TAPE && c->model != p->model)
 			return -EINVAL;
 		p->model = c->model;
 	}
@@ -199,6 +199,19 @@ static int dio_apply(struct dio_settings *s, const struct dio_config *c)
 	return dio_apply_timing(&s->timing, c);
 }
 
+/* Hardware is what it is: whether @new would have it otherwise than @old. */
+static bool dio_beyond_hardware(const struct dio_settings *old,
+				const struct dio_settings *new)
+{
+	const struct dio_params *p = &new->params;
+
+	return p->model != old->params.model ||
+	       p->capacity != old->params.capacity || p->latency_ns ||
+	       p->completion != old->params.completion ||
+	       new->store_limit != old->store_limit ||
+	       memcmp(&new->timing, &old->timing, sizeof(new->timing));
+}
+
 static struct dio_settings *dio_locked_settings(struct dio_dev *dev)
 {
 	return rcu_dereference_protected(dev->settings,
@@ -226,6 +239,8 @@ int dio_set_config(struct dio_dev *dev, const struct dio_config *config)
 	old = dio_locked_settings(dev);
 	*new = *old;
 	ret = dio_apply(new, config);
+	if (!ret && dev->backend && dio_beyond_hardware(old, new))
+		ret = -EINVAL;
 	if (ret)
 		goto out_unlock;
 

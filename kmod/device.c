@@ -42,12 +42,14 @@ static void dio_dev_free(struct device *device)
 	dio_faults_exit(dev);
 	dio_inject_exit(dev);
 	dio_store_drop(&dev->store, 0, U64_MAX);
+	if (dev->backend)
+		dev->backend->release(dev);
 	dio_settings_exit(dev);
 	free_percpu(dev->counters);
 	kfree(dev);
 }
 
-static struct dio_dev *dio_dev_create(void)
+static struct dio_dev *dio_dev_create(const struct dio_backend *backend)
 {
 	struct dio_dev *dev;
 	int ret = -ENOMEM;
@@ -56,6 +58,7 @@ static struct dio_dev *dio_dev_create(void)
 	if (!dev)
 		goto fail;
 
+	dev->backend = backend;
 	mutex_init(&dev->config_lock);
 	mutex_init(&dev->fsync_lock);
 	mutex_init(&dev->files_lock);
@@ -94,17 +97,22 @@ fail:
 	return ERR_PTR(ret);
 }
 
-/* Makes a device below @parent and shows it under /dev; ERR_PTR. */
-struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index)
+/*
+ * Makes a device below @parent and shows it under /dev. @backend NULL: software.
+ * ERR_PTR, and @hardware is the caller's still.
+ */
+struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index,
+			    const struct dio_backend *backend, void *hardware)
 {
 	struct dio_dev *dev;
 	int ret;
 
-	dev = dio_dev_create();
+	dev = dio_dev_create(backend);
 	if (IS_ERR(dev))
 		return dev;
 
 	dev->index = index;
+	dev->hardware = hardware;
 	dev->dev.parent = parent;
 	ret = dev_set_name(&dev->dev, format, index);
 	if (ret)
@@ -115,6 +123,7 @@ struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index
 	return dev;
 
 fail:
+	dev->hardware = NULL;
 	put_device(&dev->dev);
 	return ERR_PTR(ret);
 }

@@ -27,13 +27,17 @@
  *                      not mapped (dio_enter(), dio_leave()), so between these
  *                      two a page found in the store stays there and needs no
  *                      reference.
+ * struct dio_backend   Hardware in place of the models; dio_dev.hardware is its
+ *                      own, and lives as long as the dio_dev.
  *
  * Life of a waiting request: one state word, one owner per state
  * ---------------------------------------------------------------
- *   QUEUED     the queue owns it: timer, worker's list or poller. Who takes it
- *              from here wins, by one cmpxchg of the state:
+ *   QUEUED     the queue owns it: timer, worker's list, poller or the backend's
+ *              queue. Who takes it from here wins, by one cmpxchg of the state:
  *   MOVING     the finisher (worker, timer or poller) owns it: moves the bytes,
- *              releases the pages, tells the result.
+ *              releases the pages, tells the result. Or the hardware does: then
+ *              the bytes are moved, the pages unmapped, and the finisher has the
+ *              rest.
  *   CANCELLED  it was cancelled first. An asynchronous one is still handed to
  *              the worker, which releases the pages and tells -ECANCELED; the
  *              pages of a synchronous one are released by the killed caller.
@@ -57,7 +61,8 @@
  *   dio_dev.fsync_lock
  *   dio_dev.config_lock > dio_dev.schedule.lock
  *   aio's ctx_lock (io_cancel) or io_uring's uring_lock > dio_counters.lock
- *   dio_counters.lock > hrtimer's and workqueue's own locks
+ *   dio_counters.lock > hrtimer's and workqueue's own locks, or dio_edu.lock
+ *   dio_edu.lock > the timer's, workqueue's, DMA's and PCI's own locks
  *   dio_dev.inject.arm_lock > the static key's locks
  *   dio_dev.inject.lock > hrtimer's and workqueue's own locks
  *   dio_dev.faults.arm_lock > the static key's locks
@@ -88,6 +93,7 @@
 #include <linux/xarray.h>
 
 #include "uapi/dio.h"
+#include "backend.h"
 #include "buffer.h"
 #include "fault.h"
 #include "inject.h"
@@ -171,6 +177,10 @@ struct dio_counters {
 	u64 injected_shorts;
 	u64 injected_delays;
 	u64 injected_reorders;
+	u64 dma_segments;
+	u64 dma_bounced;
+	u64 dma_timeouts;
+	u64 interrupts;
 	/* Requests that were queued here, until they're finished. */
 	spinlock_t lock ____cacheline_aligned_in_smp;	/* interrupts off */
 	struct list_head waiting;
@@ -184,6 +194,8 @@ struct dio_dev {
 	struct cdev cdev;
 	u32 index;			/* the N of its name */
 	bool gone;			/* removed: set once, under config_lock */
+	const struct dio_backend *backend;	/* NULL: the software models */
+	void *hardware;			/* the backend's own */
 	struct dio_settings __rcu *settings;
 	struct dio_counters __percpu *counters;
 	struct workqueue_struct *wq;
@@ -281,8 +293,11 @@ struct dio_call {
 	bool write;
 	bool nowait;
 	u8 kind;
-	u8 injected;		/* bits by enum dio_inject_action */
+	u8 injected;		/* bits by enum dio_inject_action, and DIO_CALL_COPIED */
 };
+
+/* Of dio_call.injected: the pages are a copy of the caller's. */
+#define DIO_CALL_COPIED		BIT(7)
 
 static inline bool dio_sync(const struct dio_call *call)
 {
@@ -291,6 +306,14 @@ static inline bool dio_sync(const struct dio_call *call)
 
 #define dio_count(dev, field)		this_cpu_inc((dev)->counters->field)
 #define dio_add(dev, field, n)		this_cpu_add((dev)->counters->field, n)
+
+static __always_inline void dio_moved(struct dio_dev *dev, bool write, u32 bytes)
+{
+	if (write)
+		dio_add(dev, bytes_written, bytes);
+	else
+		dio_add(dev, bytes_read, bytes);
+}
 
 /* Unique since the module was loaded, without a shared counter. */
 static inline u64 dio_next_req(struct dio_dev *dev)
@@ -304,7 +327,8 @@ static inline bool dio_gone(const struct dio_dev *dev)
 }
 
 /* device.c: a device's life */
-struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index);
+struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index,
+			    const struct dio_backend *backend, void *hardware);
 void dio_dev_remove(struct dio_dev *dev);
 
 /* config.c: the configuration */

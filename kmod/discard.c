@@ -50,6 +50,8 @@ int dio_discard(struct dio_file *file, fmode_t mode, struct dio_discard *d)
 	if (!d->length || check_add_overflow(d->offset, d->length, &end) ||
 	    end > LLONG_MAX)
 		return -EINVAL;
+	if (dev->backend)
+		return -EOPNOTSUPP;
 
 	ret = dio_enter(dev, &params, false);
 	if (ret)

@@ -2,12 +2,20 @@
 /*
  * Requests that wait: how they end. Three ways lead here: the timer, which hands
  * over to this CPU's worker or, where nothing has to sleep, finishes itself; the
- * worker; and the poller.
+ * worker; and the poller. Hardware comes back to the last two.
  */
 #include <linux/file.h>
 
 #include "request.h"
 #include "trace.h"
+
+/* Moves the bytes, unless the hardware has. */
+static ssize_t dio_request_move(struct dio_dev *dev, struct dio_request *req)
+{
+	if (req->served)
+		return req->result;
+	return dio_gone(dev) ? -ENODEV : dio_model_move(dev, &req->io, 0);
+}
 
 /* Takes the request out of all counts; it's about to be told. */
 void dio_request_uncount(struct dio_request *req)
@@ -72,13 +80,14 @@ static void dio_request_early(struct dio_request *req)
 	struct dio_io *io = &req->io;
 	struct file *filp = get_file(req->iocb->ki_filp);
 
-	req->result = io->goal;
-	req->iocb->ki_pos = io->pos + io->goal;
+	if (!req->served)
+		req->result = io->goal;
+	req->iocb->ki_pos = io->pos + req->result;
 	trace_dio_complete(io->req, io->kind, req->result);
 	dio_count(dev, completed);
 	dio_ki_complete(req->iocb, req->result);
 
-	dio_io_release(dev, io, dio_model_move(dev, io, 0));
+	dio_io_release(dev, io, req->served ? req->result : dio_model_move(dev, io, 0));
 	dio_flight_end(req->file, req->epoch);
 	dio_leave(dev);
 	dio_request_put(req);
@@ -119,18 +128,19 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 	dio_request_unlink(req);
 	if (unlikely(req->held))
 		dio_inject_forget(dev, req);
-	if (!dio_request_claim(req, DIO_STATE_MOVING)) {
+	if (!req->served && !dio_request_claim(req, DIO_STATE_MOVING)) {
 		dio_request_cancelled(req);
 		return;
 	}
 
 	if (async && req->iocb && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
+	    (!req->served || req->result > 0) &&
 	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
 		dio_request_early(req);
 		return;
 	}
 
-	req->result = dio_gone(dev) ? -ENODEV : dio_model_move(dev, io, 0);
+	req->result = dio_request_move(dev, req);
 	dio_io_release(dev, io, req->result);
 
 	if (!req->done) {
@@ -149,7 +159,7 @@ static void dio_request_finish(struct dio_request *req)
 {
 	/* Outlives the request: see dio_dev_free(). */
 	struct dio_dev *dev = req->file->dev;
-	u64 at = ktime_to_ns(hrtimer_get_expires(&req->timer));
+	u64 at = req->hardware ? 0 : ktime_to_ns(hrtimer_get_expires(&req->timer));
 
 	__dio_request_finish(dev, req);
 	dio_inject_passed(dev, at);
@@ -178,6 +188,17 @@ void dio_request_due(struct dio_dev *dev, struct dio_request *req)
 		queue_work(dev->wq, &c->work);
 }
 
+/* The same for one that a backend has no more to do with: or it's the poller's. */
+void dio_request_hand(struct dio_dev *dev, struct dio_request *req)
+{
+	if (req->io.kind != DIO_KIND_POLLED) {
+		dio_request_due(dev, req);
+		return;
+	}
+	/* After all else that was done to it: the poller may free it at once. */
+	smp_store_release(&req->ready, true);
+}
+
 enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
 {
 	struct dio_request *req = container_of(timer, struct dio_request, timer);
@@ -204,17 +225,26 @@ void dio_requests_hurry(struct dio_dev *dev)
 
 		spin_lock_irqsave(&c->lock, flags);
 		list_for_each_entry(req, &c->waiting, link)
-			if (hrtimer_try_to_cancel(&req->timer) == 1)
-				dio_request_due(dev, req);
+			if (dio_request_withdraw(dev, req))
+				dio_request_hand(dev, req);
 		spin_unlock_irqrestore(&c->lock, flags);
 	}
+}
+
+static bool dio_request_ready(const struct dio_request *req)
+{
+	if (req->hardware) {
+		/* Before all else is looked at: dio_request_hand(). */
+		return smp_load_acquire(&req->ready);
+	}
+	return dio_gone(req->file->dev) ||
+	       !ktime_before(ktime_get(), hrtimer_get_expires(&req->timer));
 }
 
 /* A poller looks after @req: finishes it if its time has come. */
 int dio_request_poll(struct dio_request *req)
 {
-	if (!dio_gone(req->file->dev) &&
-	    ktime_before(ktime_get(), hrtimer_get_expires(&req->timer)))
+	if (!dio_request_ready(req))
 		return 0;
 
 	dio_request_finish(req);

@@ -167,6 +167,10 @@ int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject)
 	    (!inject->delay_ns && inject->action == DIO_INJECT_DELAY))
 		return -EINVAL;
 
+	/* Hardware keeps its own time, and its order. */
+	if (dev->backend && inject->action >= DIO_INJECT_DELAY)
+		return -EOPNOTSUPP;
+
 	if (mutex_lock_killable(&dev->inject.arm_lock))
 		return -EINTR;
 

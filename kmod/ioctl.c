@@ -33,23 +33,30 @@ union dio_arg {
 static int dio_do_info(struct file *filp, union dio_arg *arg)
 {
 	struct dio_file *file = filp->private_data;
+	struct dio_dev *dev = file->dev;
 
 	arg->info = (struct dio_info) {
 		.abi_version = DIO_ABI_VERSION,
 		.features = DIO_FEATURE_PIN | DIO_FEATURE_GET | DIO_FEATURE_ASYNC |
-			    DIO_FEATURE_MMAP | DIO_FEATURE_SPLICE |
+			    DIO_FEATURE_SPLICE |
 			    DIO_FEATURE_IOPOLL | DIO_FEATURE_NOWAIT |
 			    DIO_FEATURE_FAULTS | DIO_FEATURE_CANCEL |
-			    DIO_FEATURE_INJECT | DIO_FEATURE_DISCARD |
-			    DIO_FEATURE_BUFFERS | DIO_FEATURE_REMOVAL |
-			    DIO_URING_FEATURE,
-		.capacity = dio_capacity(file->dev),
+			    DIO_FEATURE_INJECT | DIO_FEATURE_BUFFERS |
+			    DIO_FEATURE_REMOVAL | DIO_URING_FEATURE,
+		.capacity = dio_capacity(dev),
 		.mem_align = DIO_ALIGN,
 		.offset_align = DIO_ALIGN,
 		.page_size = PAGE_SIZE,
-		.index = file->dev->index,
+		.index = dev->index,
 		.driver = DIO_NAME,
 	};
+	if (dev->backend) {
+		arg->info.features |= DIO_FEATURE_DMA;
+		strscpy(arg->info.driver, dev->backend->driver,
+			sizeof(arg->info.driver));
+	} else {
+		arg->info.features |= DIO_FEATURE_MMAP | DIO_FEATURE_DISCARD;
+	}
 	return 0;
 }
 
@@ -223,7 +230,7 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	BUILD_BUG_ON(sizeof(struct dio_info) != 56);
 	BUILD_BUG_ON(sizeof(struct dio_config) != 112);
-	BUILD_BUG_ON(sizeof(struct dio_stats) != 256);
+	BUILD_BUG_ON(sizeof(struct dio_stats) != 288);
 	BUILD_BUG_ON(sizeof(struct dio_discard) != 40);
 	BUILD_BUG_ON(sizeof(struct dio_inject) != 80);
 	BUILD_BUG_ON(sizeof(struct dio_transfer) != 48);

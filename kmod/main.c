@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Loading and unloading, and the software device: a platform device without
- * hardware, so that it's bound, unbound and rebound as any other.
+ * hardware, so that it's bound, unbound and rebound as any other. The hardware's
+ * driver is in edu.c.
  *
  * An open file, and through it each kiocb and each mapping, keeps the module.
  */
@@ -20,7 +21,7 @@ static int dio_probe(struct platform_device *pdev)
 {
 	struct dio_dev *dev;
 
-	dev = dio_dev_add(&pdev->dev, DIO_NAME "%d", pdev->id);
+	dev = dio_dev_add(&pdev->dev, DIO_NAME "%d", pdev->id, NULL, NULL);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	platform_set_drvdata(pdev, dev);
@@ -61,7 +62,14 @@ static int __init dio_init(void)
 		ret = PTR_ERR(dio_software);
 		goto fail_driver;
 	}
+
+	ret = dio_edu_init();
+	if (ret)
+		goto fail_software;
 	return 0;
+
+fail_software:
+	platform_device_unregister(dio_software);
 
 fail_driver:
 	platform_driver_unregister(&dio_driver);
@@ -74,6 +82,7 @@ fail_requests:
 
 static void __exit dio_exit(void)
 {
+	dio_edu_exit();
 	platform_device_unregister(dio_software);
 	platform_driver_unregister(&dio_driver);
 	dio_chrdev_exit();

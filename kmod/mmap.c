@@ -62,6 +62,10 @@ int dio_mmap(struct file *filp, struct vm_area_struct *vma)
 	struct dio_params params;
 	int ret;
 
+	/* Its bytes aren't memory of ours. */
+	if (dev->backend)
+		return -ENODEV;
+
 	/* The first mapping must not meet the store being truncated. */
 	ret = dio_enter(dev, &params, false);
 	if (ret)

@@ -6,6 +6,7 @@
  *   disk, tape  do the same, and take their time: schedule.c.
  *   null  takes them all and moves none. For its reads the caller's pages count
  *         as written, as they would for a device that the CPU can't watch.
+ *   edu   isn't here: hardware moves the bytes, backend.h.
  */
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -103,14 +104,6 @@ static void dio_null_clear(struct dio_io *io)
 		if (!dio_page_has_owner(io->pages[i]))
 			clear_highpage(io->pages[i]);
 	}
-}
-
-static __always_inline void dio_moved(struct dio_dev *dev, bool write, u32 bytes)
-{
-	if (write)
-		dio_add(dev, bytes_written, bytes);
-	else
-		dio_add(dev, bytes_read, bytes);
 }
 
 /*

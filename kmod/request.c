@@ -28,8 +28,11 @@ void dio_requests_exit(void)
 
 void dio_request_put(struct dio_request *req)
 {
-	if (refcount_dec_and_test(&req->refs))
-		kmem_cache_free(dio_request_cache, req);
+	if (!refcount_dec_and_test(&req->refs))
+		return;
+	if (req->hardware)
+		dio_dma_free(&req->dma);
+	kmem_cache_free(dio_request_cache, req);
 }
 
 /* Has an asynchronous request told -ECANCELED; -EAGAIN: it's being finished. */
@@ -45,10 +48,10 @@ int dio_request_cancel(struct dio_request *req)
 	trace_dio_cancel(req->io.req, req->io.kind, -ECANCELED);
 	dio_count(dev, cancelled);
 	/*
-	 * If the timer isn't ours to stop, it or the worker has the request, or
-	 * it isn't queued yet.
+	 * If it isn't ours to withdraw, the timer, the backend or the worker has
+	 * the request, or it isn't queued yet.
 	 */
-	if (hrtimer_try_to_cancel(&req->timer) == 1)
+	if (dio_request_withdraw(dev, req))
 		dio_request_due(dev, req);
 	return 0;
 }
@@ -78,21 +81,31 @@ static int dio_request_io_cancel(struct kiocb *iocb)
 	return ret;
 }
 
-static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
-			      const struct dio_call *call)
+/* Sets up the timer: when the modelled device will be done. */
+static ktime_t dio_request_time(struct dio_dev *dev, struct dio_request *req,
+				const struct dio_params *params)
 {
-	const struct dio_params *params = &call->params;
-	struct dio_counters *c = raw_cpu_ptr(dev->counters);
-	unsigned long flags;
 	ktime_t at = ns_to_ktime(dio_schedule(dev, params, req->io.pos, req->io.goal));
 
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_SOFT);
 	if (unlikely(req->held))
 		at = ktime_add_ns(at, dio_inject_hold(dev, req, ktime_to_ns(at)));
-	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));
-
 	hrtimer_set_expires(&req->timer, at);
+	return at;
+}
+
+static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
+			      const struct dio_call *call)
+{
+	const struct dio_params *params = &call->params;
+	struct dio_counters *c = raw_cpu_ptr(dev->counters);
+	unsigned long flags;
+	ktime_t at = 0;
+
+	if (!req->hardware)
+		at = dio_request_time(dev, req, params);
+	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));
 
 	req->queue = c;
 	INIT_LIST_HEAD(&req->link);
@@ -114,7 +127,13 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 	/* In one go, or cancelling or dio_requests_hurry() might come between. */
 	spin_lock_irqsave(&c->lock, flags);
 	list_add_tail(&req->link, &c->waiting);
-	if (req->io.kind != DIO_KIND_POLLED) {
+	if (req->hardware) {
+		if (atomic_read(&req->state) == DIO_STATE_QUEUED && !dio_gone(dev) &&
+		    req->io.model != DIO_MODEL_BROKEN)
+			dev->backend->submit(dev, req);
+		else
+			dio_request_hand(dev, req);
+	} else if (req->io.kind != DIO_KIND_POLLED) {
 		if ((dio_takes_time(params) || req->by_timer || req->held) &&
 		    atomic_read(&req->state) == DIO_STATE_QUEUED && !dio_gone(dev))
 			hrtimer_start(&req->timer, at, HRTIMER_MODE_ABS_SOFT);
@@ -139,7 +158,7 @@ static ssize_t dio_request_wait(struct dio_request *req, struct completion *done
 			req->result = -EINTR;
 			dio_request_unlink(req);
 			dio_request_uncount(req);
-			if (hrtimer_try_to_cancel(&req->timer) == 1)
+			if (dio_request_withdraw(dev, req))
 				dio_request_put(req);
 		} else {
 			/* Its bytes are being moved right now. */
@@ -149,6 +168,11 @@ static ssize_t dio_request_wait(struct dio_request *req, struct completion *done
 	ret = req->result;
 	dio_request_put(req);
 	return ret;
+}
+
+static gfp_t dio_request_gfp(const struct dio_call *call)
+{
+	return call->nowait ? GFP_NOWAIT | __GFP_NOWARN : GFP_KERNEL;
 }
 
 /* Fills @req from @call and takes all that it needs. */
@@ -163,7 +187,8 @@ static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
 	io->write = call->write;
 	io->model = call->params.model;
 	io->kind = call->kind;
-	trace_dio_submit(io->req, call, iov_iter_count(call->iter), true);
+	trace_dio_submit(io->req, call, iov_iter_count(call->iter),
+			 !(call->injected & DIO_CALL_COPIED));
 
 	ret = dio_io_take(call, io);
 	if (ret)
@@ -171,14 +196,16 @@ static int dio_request_prepare(struct dio_request *req, struct dio_call *call)
 
 	if (unlikely(call->injected))
 		dio_inject_io(io, call);
-	if (io->write && io->model != DIO_MODEL_NULL && io->model != DIO_MODEL_BROKEN) {
+	if (req->hardware)
+		ret = dev->backend->prepare(dev, req, dio_request_gfp(call));
+	else if (io->write && io->model != DIO_MODEL_NULL &&
+		 io->model != DIO_MODEL_BROKEN)
 		ret = dio_store_reserve(&dev->store, io->pos, io->goal,
 					dio_store_gfp(call->nowait), &io->goal);
-		if (ret) {
-			iov_iter_revert(call->iter, io->bytes);
-			dio_io_release(dev, io, 0);
-			goto fail;
-		}
+	if (ret) {
+		iov_iter_revert(call->iter, io->bytes);
+		dio_io_release(dev, io, 0);
+		goto fail;
 	}
 	return 0;
 
@@ -207,13 +234,13 @@ ssize_t dio_request_submit(struct dio_call *call)
 	if (epoch < 0)
 		return epoch;
 
-	req = kmem_cache_alloc(dio_request_cache,
-			       call->nowait ? GFP_NOWAIT | __GFP_NOWARN : GFP_KERNEL);
+	req = kmem_cache_alloc(dio_request_cache, dio_request_gfp(call));
 	if (!req) {
 		ret = -ENOMEM;
 		goto fail_flight;
 	}
 
+	req->hardware = !!dev->backend;
 	ret = dio_request_prepare(req, call);
 	if (ret)
 		goto fail_free;
@@ -227,6 +254,8 @@ ssize_t dio_request_submit(struct dio_call *call)
 	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&
 			(req->io.write || req->io.hold == DIO_HOLD_NONE) &&
 			req->io.goal <= DIO_SOFTIRQ_BYTES;
+	req->served = false;
+	req->ready = false;
 	atomic_set(&req->state, DIO_STATE_QUEUED);
 	refcount_set(&req->refs, sync ? 2 : 1);
 

@@ -12,6 +12,7 @@
 #include <linux/refcount.h>
 
 #include "dio.h"
+#include "dma.h"
 
 #define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
 
@@ -31,7 +32,10 @@ struct dio_request {
 	struct dio_counters *queue;	/* the CPU's where it was queued */
 	/* In queue->waiting until it's finished; then perhaps in dio_faults.requests. */
 	struct list_head link;
-	struct hrtimer timer;
+	union {
+		struct hrtimer timer;
+		struct dio_dma dma;	/* of a backend's request */
+	};
 	union {
 		struct llist_node due;
 		unsigned long release_at;	/* jiffies, parked */
@@ -43,6 +47,9 @@ struct dio_request {
 	u8 epoch;
 	u8 by_timer;
 	u8 held;		/* dio_injection.held may be this one */
+	u8 hardware;		/* a backend's: `dma`, and no timer */
+	u8 served;		/* by the hardware; `result` is its */
+	u8 ready;		/* a backend's, polled: out of its hands */
 };
 
 /* What a request that waits takes, beside its page array. */
@@ -52,6 +59,16 @@ static_assert(sizeof(struct dio_request) - sizeof_field(struct dio_io, inline_pa
 static inline bool dio_request_claim(struct dio_request *req, enum dio_state state)
 {
 	return atomic_cmpxchg(&req->state, DIO_STATE_QUEUED, state) == DIO_STATE_QUEUED;
+}
+
+/*
+ * Takes a request that was claimed, or is to be, out of the queue: true when it
+ * still waited there, and is the caller's now.
+ */
+static inline bool dio_request_withdraw(struct dio_dev *dev, struct dio_request *req)
+{
+	return req->hardware ? dev->backend->withdraw(dev, req) :
+			       hrtimer_try_to_cancel(&req->timer) == 1;
 }
 
 /* request.c */
@@ -65,6 +82,7 @@ int dio_request_cancel(struct dio_request *req);
 enum hrtimer_restart dio_request_timer(struct hrtimer *timer);
 void dio_request_work(struct work_struct *work);
 void dio_request_due(struct dio_dev *dev, struct dio_request *req);
+void dio_request_hand(struct dio_dev *dev, struct dio_request *req);
 void dio_request_uncount(struct dio_request *req);
 void dio_request_tell(struct dio_request *req);
 void dio_request_unlink(struct dio_request *req);

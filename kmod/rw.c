@@ -8,7 +8,8 @@
  * Copying (no O_DIRECT, and buffers with no pages to hold): always in the
  * caller's context, as a page cache would. A latency is slept through here, so
  * native AIO waits in io_submit(), and io_uring goes to a thread of its own
- * because IOCB_NOWAIT gets EAGAIN.
+ * because IOCB_NOWAIT gets EAGAIN. Hardware can't copy: there, a page between the
+ * two is the buffer of a direct request that is waited for.
  *
  * What a request that is served at once passes through here is one function for
  * each direction: __always_inline is worth 100 instructions to it. What it
@@ -106,10 +107,14 @@ static __always_inline ssize_t dio_direct(struct dio_call *call)
 static noinline ssize_t dio_copy(struct dio_call *call)
 {
 	struct dio_dev *dev = call->dev;
-	u64 req = dio_next_req(dev);
 	size_t shorted = 0;
 	ssize_t ret;
+	u64 req;
 
+	if (dev->backend)
+		return dio_copy_hardware(call);
+
+	req = dio_next_req(dev);
 	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
 	ret = dio_inject(call, iov_iter_count(call->iter), false);
 	if (!ret && dio_takes_time(&call->params)) {

@@ -35,6 +35,10 @@ static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
 		sum->injected_reorders += READ_ONCE(c->injected_reorders);
 		sum->discards += READ_ONCE(c->discards);
 		sum->bytes_discarded += READ_ONCE(c->bytes_discarded);
+		sum->dma_segments += READ_ONCE(c->dma_segments);
+		sum->dma_bounced += READ_ONCE(c->dma_bounced);
+		sum->dma_timeouts += READ_ONCE(c->dma_timeouts);
+		sum->interrupts += READ_ONCE(c->interrupts);
 		sum->faults_committed += READ_ONCE(c->faults_committed);
 	}
 }
@@ -72,6 +76,10 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 		.injected_reorders = sum.injected_reorders - base->injected_reorders,
 		.discards = sum.discards - base->discards,
 		.bytes_discarded = sum.bytes_discarded - base->bytes_discarded,
+		.dma_segments = sum.dma_segments - base->dma_segments,
+		.dma_bounced = sum.dma_bounced - base->dma_bounced,
+		.dma_timeouts = sum.dma_timeouts - base->dma_timeouts,
+		.interrupts = sum.interrupts - base->interrupts,
 		.faults_committed = sum.faults_committed - base->faults_committed,
 		.in_flight = dio_flight_count(dev),
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),

@@ -7,6 +7,9 @@
  *   pin     the caller's pages are held; hold=buffer: lent by a registered one
  *   queue   it waits until due_ns, by the monotonic clock
  *   map     a caller's page is mapped (get family), or how many were
+ *   dma_map, dma_unmap  the pages are, and are about to be no longer, within the
+ *           reach of hardware: entries of the scatter/gather list, segments that
+ *           are left of them for the device, the first one's bus address
  *   move    bytes went between the pages and the store
  *   dirty   pages that the device wrote are about to be marked dirty
  *   release pages are about to be given back
@@ -142,6 +145,55 @@ DEFINE_EVENT(dio_step, dio_release,
 	TP_PROTO(const struct dio_io *io, u32 pages, u32 bytes),
 	TP_ARGS(io, pages, bytes)
 );
+
+#ifdef CONFIG_PCI
+#define dio_show_way(way)					\
+	__print_symbolic(way,					\
+			 { DIO_DMA_DIRECT, "direct" },		\
+			 { DIO_DMA_REMAPPED, "remapped" },	\
+			 { DIO_DMA_BOUNCED, "bounced" })
+
+DECLARE_EVENT_CLASS(dio_dma,
+	TP_PROTO(const struct dio_dma_engine *engine, const struct dio_request *req),
+	TP_ARGS(engine, req),
+	TP_STRUCT__entry(
+		__field(u64, req)
+		__field(u64, address)
+		__field(u32, entries)
+		__field(u32, segments)
+		__field(u32, bytes)
+		__field(u8, way)
+		__field(u8, write)
+	),
+	TP_fast_assign(
+		const struct dio_dma *dma = &req->dma;
+		bool bounced = dma->way == DIO_DMA_BOUNCED;
+
+		__entry->req = req->io.req;
+		__entry->address = bounced ? engine->bounce_addr :
+				   sg_dma_address(dma->table.sgl);
+		__entry->entries = dma->table.orig_nents;
+		__entry->segments = bounced ? 1 : dma->table.nents;
+		__entry->bytes = req->io.goal;
+		__entry->way = dma->way;
+		__entry->write = req->io.write;
+	),
+	TP_printk("req=%llu %s %s entries=%u segments=%u address=0x%llx bytes=%u",
+		  __entry->req, dio_show_way(__entry->way),
+		  dio_show_dir(__entry->write), __entry->entries,
+		  __entry->segments, __entry->address, __entry->bytes)
+);
+
+DEFINE_EVENT(dio_dma, dio_dma_map,
+	TP_PROTO(const struct dio_dma_engine *engine, const struct dio_request *req),
+	TP_ARGS(engine, req)
+);
+
+DEFINE_EVENT(dio_dma, dio_dma_unmap,
+	TP_PROTO(const struct dio_dma_engine *engine, const struct dio_request *req),
+	TP_ARGS(engine, req)
+);
+#endif
 
 TRACE_EVENT(dio_queue,
 	TP_PROTO(const struct dio_request *req, u64 due_ns, u32 in_flight),

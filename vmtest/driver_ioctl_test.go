@@ -96,7 +96,7 @@ func TestDriverIoctlStructs(t *testing.T) {
 		nr        uint32
 		size, min int // today's, and the first version's
 	}{
-		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 256, 160},
+		"info": {nrInfo, 56, 56}, "get config": {nrGetConfig, 112, 72}, "set config": {nrSetConfig, 112, 72}, "stats": {nrStats, 288, 160},
 		"transfer": {nrTransfer, 48, 40}, "fault get": {nrFaultGet, 48, 48}, "fault arm": {nrFaultArm, 48, 48},
 		"fault clear": {nrFaultClear, 48, 48}, "drain": {nrDrain, 24, 24},
 		"inject": {nrInject, 80, 80}, "inject get": {nrInjectGet, 80, 80}, "inject clear": {nrInjectClear, 80, 80},

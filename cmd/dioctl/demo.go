@@ -41,6 +41,11 @@ func demoCommand() *cli.Command {
 					"left out by arming the fault dirty-missing, which is cleared after. Not part of \"all\", for an\n" +
 					"auditor would rightly complain. In a VM: dioctl vm run --kmod zram -- dioctl demo dirty",
 				Action: func(c *cli.Context) error { return runDemo(c, demoDirty) }},
+			{Name: "dma", Usage: "hardware (QEMU's edu) that reads and writes the caller's pages by itself",
+				Flags: []cli.Flag{&cli.StringFlag{Name: "device", Aliases: []string{"d"}, Value: dmaDevice, Usage: "the dio `DEVICE`, one with hardware"}, formatFlag()},
+				Description: "How pages become a scatter/gather list, how that is mapped, and within the hardware's reach or not;\n" +
+					"then interrupts, unmapping, and the order of all of it. In a VM: dioctl vm run --device edu -- dioctl demo dma",
+				Action: func(c *cli.Context) error { return runDemo(c, demoDMA) }},
 			{Name: "faults", Usage: "every bug that the driver commits on purpose, and the audit rule that catches it", Flags: flags(),
 				Description: "Arms each fault that the auditor has a rule for, in turn, and audits a command that makes the driver\n" +
 					"commit it; then clears all and audits the same commands again, which must be clean. Not part of \"all\", which is itself run\n" +
@@ -66,20 +71,25 @@ type demo struct {
 	trace  *tracefs.Instance
 	direct *engine.File // the device with O_DIRECT
 	plain  *engine.File // and without
+	config ioctlapi.Config
 	base   int64        // where its stretch begins, bytes
+	size   int          // its length, bytes
 	pool   *engine.Pool // buffers of demoSize
 	tour   *tourView
 }
 
 func runDemo(c *cli.Context, tours ...func(*demo) error) (err error) {
 	if c.NArg() > 0 {
-		return usageErrorf("demo has no tour %q: one of direct, async, tape, dirty, faults, all", c.Args().First())
+		return usageErrorf("demo has no tour %q: one of direct, async, tape, dirty, dma, faults, all", c.Args().First())
 	}
 	var d demo
 	d.ctx = c.Context
 	undo, err := d.begin(c.String("device"))
 	defer func() { err = errors.Join(err, undo()) }()
 	if err != nil {
+		return err
+	}
+	if err := d.needsSoftware(c); err != nil {
 		return err
 	}
 	v := demoView{Schema: "dio.demo/1", Kernel: kernelRelease(), Device: d.dev.Path(), Capacity: d.info.Capacity}
@@ -100,6 +110,15 @@ func runDemo(c *cli.Context, tours ...func(*demo) error) (err error) {
 	return nil
 }
 
+// needsSoftware refuses hardware for all tours but dma: they set latencies, and
+// move more than it has.
+func (d *demo) needsSoftware(c *cli.Context) error {
+	if c.Command.Name == "dma" || d.info.Features&ioctlapi.FeatureDMA == 0 {
+		return nil
+	}
+	return withHint(fmt.Errorf("%s is hardware, which keeps its own time", d.dev.Path()), "dioctl demo dma")
+}
+
 // begin opens all that a tour needs. undo, never nil, puts the device back as
 // it was.
 func (d *demo) begin(path string) (undo func() error, err error) {
@@ -118,7 +137,11 @@ func (d *demo) begin(path string) (undo func() error, err error) {
 	if d.info, err = d.dev.Info(); err != nil {
 		return undo, err
 	}
-	d.base = int64(d.info.Capacity) - demoSize
+	d.size = demoSize
+	if d.info.Features&ioctlapi.FeatureDMA != 0 {
+		d.size = int(d.info.Capacity) // all of it; and hardware has no other configuration
+	}
+	d.base = int64(d.info.Capacity) - int64(d.size)
 	if d.base < 0 {
 		return undo, withHint(fmt.Errorf("%s is too small for the tour: it has %d bytes", path, d.info.Capacity),
 			fmt.Sprintf("dioctl config set --capacity %s", formatSize(16*demoSize)))
@@ -129,6 +152,7 @@ func (d *demo) begin(path string) (undo func() error, err error) {
 	}
 	config.Fields = ioctlapi.ConfigModel | ioctlapi.ConfigFamily | ioctlapi.ConfigCompletion | ioctlapi.ConfigLatency |
 		ioctlapi.ConfigBandwidth | ioctlapi.ConfigReposition
+	d.config = config
 	if err := d.set(ioctlapi.FamilyPin, 0); err != nil {
 		return undo, err
 	}
@@ -158,17 +182,17 @@ func (d *demo) begin(path string) (undo func() error, err error) {
 
 // saveBytes keeps the stretch's bytes, to be put back.
 func (d *demo) saveBytes(undos *[]func() error) error {
-	saved := make([]byte, demoSize)
-	if n, err := unix.Pread(d.plain.FD, saved, d.base); err != nil || n != demoSize {
-		return fmt.Errorf("read %d bytes at %d of %s: %d came, %v", demoSize, d.base, d.dev.Path(), n, err)
+	saved := make([]byte, d.size)
+	if n, err := unix.Pread(d.plain.FD, saved, d.base); err != nil || n != d.size {
+		return fmt.Errorf("read %d bytes at %d of %s: %d came, %v", d.size, d.base, d.dev.Path(), n, err)
 	}
 	*undos = append(*undos, func() error {
 		// Without the latency that the last step may have left.
 		if err := d.set(ioctlapi.FamilyPin, 0); err != nil {
 			return err
 		}
-		if n, err := unix.Pwrite(d.plain.FD, saved, d.base); err != nil || n != demoSize {
-			return fmt.Errorf("put %d bytes back at %d of %s: %d went, %v", demoSize, d.base, d.dev.Path(), n, err)
+		if n, err := unix.Pwrite(d.plain.FD, saved, d.base); err != nil || n != d.size {
+			return fmt.Errorf("put %d bytes back at %d of %s: %d went, %v", d.size, d.base, d.dev.Path(), n, err)
 		}
 		return nil
 	})
@@ -177,9 +201,13 @@ func (d *demo) saveBytes(undos *[]func() error) error {
 
 // set chooses the family and the latency; the model keeps bytes.
 func (d *demo) set(family ioctlapi.Family, latency time.Duration) error {
+	model, completion := ioctlapi.ModelRAM, ioctlapi.CompletionAuto
+	if d.config.Model == ioctlapi.ModelEdu {
+		model, completion = d.config.Model, d.config.Completion
+	}
 	return d.dev.SetConfig(ioctlapi.Config{
 		Fields: ioctlapi.ConfigModel | ioctlapi.ConfigFamily | ioctlapi.ConfigCompletion | ioctlapi.ConfigLatency,
-		Model:  ioctlapi.ModelRAM, Family: family, Completion: ioctlapi.CompletionAuto, LatencyNS: uint64(latency)})
+		Model:  model, Family: family, Completion: completion, LatencyNS: uint64(latency)})
 }
 
 // buffers are the two pieces of memory: what is written, what is read.

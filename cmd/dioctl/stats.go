@@ -67,6 +67,10 @@ type statsCounters struct {
 	BytesDiscarded      uint64 `json:"bytes_discarded"`
 	Buffers             uint64 `json:"buffers"`
 	BufferPages         uint64 `json:"buffer_pages"`
+	DMASegments         uint64 `json:"dma_segments"`
+	DMABounced          uint64 `json:"dma_bounced"`
+	DMATimeouts         uint64 `json:"dma_timeouts"`
+	Interrupts          uint64 `json:"interrupts"`
 }
 
 func newStatsView(path string, s ioctlapi.Stats) statsView {
@@ -75,7 +79,7 @@ func newStatsView(path string, s ioctlapi.Stats) statsView {
 		s.Submitted, s.Queued, s.Completed, s.Cancelled, s.Failed, s.InFlight, s.InFlightPeak, s.StorePages,
 		s.QuarantinedPages, s.QuarantinedRequests, s.FaultsCommitted, s.DepthWaits, s.Stalls, s.Seeks, s.Head,
 		s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders, s.Discards, s.BytesDiscarded,
-		s.Buffers, s.BufferPages}}
+		s.Buffers, s.BufferPages, s.DMASegments, s.DMABounced, s.DMATimeouts, s.Interrupts}}
 }
 
 func (v *statsView) text(w io.Writer) {
@@ -91,6 +95,8 @@ func (v *statsView) text(w io.Writer) {
 		fmt.Sprintf("store\t%d pages; %d discards of %s", v.StorePages, v.Discards, formatSize(int64(v.BytesDiscarded))),
 		fmt.Sprintf("disk\t%d found its queue full", v.DepthWaits),
 		fmt.Sprintf("tape\t%d stalls, %d seeks; the head is at %d", v.Stalls, v.Seeks, v.Head),
+		fmt.Sprintf("hardware\t%d segments by DMA, %d interrupts, %d given up; %d requests were out of its reach", v.DMASegments,
+			v.Interrupts, v.DMATimeouts, v.DMABounced),
 		fmt.Sprintf("injected\t%d errors, %d short transfers, %d delays, %d reorderings", v.InjectedErrors, v.InjectedShorts,
 			v.InjectedDelays, v.InjectedReorders),
 		fmt.Sprintf("faults\t%d committed; put aside now: %d pages, %d requests", v.FaultsCommitted, v.QuarantinedPages, v.QuarantinedRequests),

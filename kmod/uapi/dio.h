@@ -80,6 +80,30 @@
  * for the device. Requests over `max_request` bytes, of any kind, fail with
  * EINVAL before anything is pinned.
  *
+ * Hardware
+ * --------
+ * /dev/dio-edu0 is QEMU's PCI device for teaching (-device edu): its capacity are
+ * the 4,096 bytes that the device itself has, and it moves them by bus-master DMA
+ * between these and the caller's pages. What is said of /dev/dio0 holds, but for:
+ *
+ *   A direct request is always queued, and worked on one at a time, in the order
+ *   of submission. The hardware takes some 100 ms for each stretch of memory that
+ *   is contiguous on the bus. A request that it works on can't be cancelled, nor
+ *   its caller killed before that is over; those behind it can. Polled requests
+ *   (IOPOLL) are ended by the interrupt, too, and told by the poller.
+ *   Without O_DIRECT the bytes go by way of a page of the kernel's, and the call
+ *   waits for the hardware: RWF_NOWAIT is EAGAIN.
+ *   Pages beyond the device's reach (its DMA mask) are reached by way of swiotlb
+ *   or of a buffer of the driver's: `dma_bounced` counts the latter.
+ *   EIO: the hardware didn't answer in time, and was kept from memory from then on
+ *   until it answers; or the pages couldn't be mapped for DMA. When part of the
+ *   request had been moved by then, the request is short.
+ *   mmap: ENODEV. DIO_IOC_DISCARD: EOPNOTSUPP. DIO_IOC_INJECT: EOPNOTSUPP for DELAY
+ *   and REORDER.
+ *   DIO_IOC_SET_CONFIG: `model`, `completion` (worker), `capacity`, `latency_ns`,
+ *   `store_limit` and what is for disk and tape can be set to nothing but what they
+ *   are: else EINVAL.
+ *
  * Removal
  * -------
  * The device may be taken away under its users: /dev/dio0 is a platform device
@@ -250,6 +274,7 @@
 #define DIO_FEATURE_BUFFERS	(1ULL << 11)	/* DIO_IOC_BUFFER_REGISTER */
 #define DIO_FEATURE_URING_CMD	(1ULL << 12)	/* io_uring commands */
 #define DIO_FEATURE_REMOVAL	(1ULL << 13)	/* can be unbound while it's used */
+#define DIO_FEATURE_DMA		(1ULL << 14)	/* hardware moves the bytes: see Hardware */
 
 /*
  * What the device is. Sizes are bytes. `mem_align` and `offset_align` are what
@@ -264,7 +289,7 @@ struct dio_info {
 	__u32 offset_align;
 	__u32 page_size;
 	__u32 index;			/* the N of /dev/dioN */
-	char driver[16];		/* "dio", NUL-terminated */
+	char driver[16];		/* "dio", "dio-edu"; NUL-terminated */
 };
 
 /* dio_config.model: what kind of device this plays. */
@@ -277,6 +302,7 @@ enum dio_model {
 	DIO_MODEL_NULL = 1,
 	DIO_MODEL_DISK = 2,		/* ram, behind a queue and a link: see Time */
 	DIO_MODEL_TAPE = 3,		/* ram, passing by one head: see Time */
+	DIO_MODEL_EDU = 4,		/* hardware: see there; no other device can be it */
 };
 
 /* dio_config.family: how the caller's pages are held for O_DIRECT. */
@@ -388,6 +414,10 @@ struct dio_stats {
 	__u64 bytes_discarded;
 	__u64 buffers;			/* registered, or unregistered and still in use, now */
 	__u64 buffer_pages;		/* pinned by them now; not in pages_pinned */
+	__u64 dma_segments;		/* hardware: stretches of memory that it moved */
+	__u64 dma_bounced;		/* requests whose pages were out of its reach */
+	__u64 dma_timeouts;		/* transfers that were given up */
+	__u64 interrupts;		/* that ended a transfer */
 };
 
 #define DIO_TRANSFER_WRITE	(1U << 0)	/* buffer to device; else device to buffer */
