@@ -76,10 +76,11 @@ func TestEduMapping(t *testing.T) {
 	}
 	const reach28, reach32 = 1 << 28, 1 << 32
 	far, near, beyond := pick(reach28, reach32), pick(0, reach28), pick(reach32, 1<<52)
-	if far == nil {
+	if far == nil && beyond == nil {
 		t.Fatal("no page above 256 MiB: boot the guest with more memory")
 	}
-	t.Logf("a page below 256 MiB: %v, above 4 GiB: %v", near != nil, beyond != nil)
+	// Pages above 4 GiB, and swiotlb with them, are the debug kernel's guest's.
+	t.Logf("a page below 256 MiB: %v, from there to 4 GiB: %v, above: %v", near != nil, far != nil, beyond != nil)
 
 	for _, c := range []struct {
 		name, path string

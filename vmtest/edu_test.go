@@ -485,6 +485,11 @@ func TestEduDemo(t *testing.T) {
 	edu(t, eduPath)
 	o := mustRun(t, "dioctl", "demo", "dma")
 	t.Logf("\n%s", o.stdout)
+	for line := range strings.Lines(string(o.stdout)) {
+		if len(line) > 101 {
+			t.Errorf("a line of %d columns: %s", len(line)-1, line)
+		}
+	}
 	if !strings.Contains(string(o.stdout), "checks held.") || !strings.Contains(string(o.stdout), "dma_map_sgtable") {
 		t.Errorf("%s", o.stdout)
 	}

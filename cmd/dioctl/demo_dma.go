@@ -52,13 +52,13 @@ func demoDMA(d *demo) error {
 // dmaRows shows how a request's pages came to the hardware.
 func (s *stepView) dmaRows(w *seen, m tracefs.Event) {
 	way := map[string]string{
-		"direct":   "the page's own address",
+		"direct":   "the page's own",
 		"remapped": "swiotlb's or an IOMMU's",
-		"bounced":  "out of reach, a stand-in's",
+		"bounced":  "a stand-in's",
 	}
 	for word, says := range way {
 		if m.Has(word) {
-			s.row("pci_map_sg", "dma_map_sgtable", "%d at 0x%x: %s", m.Uint("segments"), m.Uint("address"), says)
+			s.row("pci_map_sg", "dma_map_sgtable", "%d at 0x%x, %s", m.Uint("segments"), m.Uint("address"), says)
 		}
 	}
 	s.row("an interrupt each", "request_irq, pci_alloc_irq_vectors", "%d interrupts for %d segments",
@@ -87,6 +87,9 @@ func (d *demo) dmaStep(title string, op *engine.Op) error {
 	s.row("pci_unmap_sg", "dma_unmap_sgtable", "%d requests unmapped", len(unmaps))
 	s.row("SetPageDirty", dirty, "%d pages dirtied", w.sum("dio_dirty", "pages"))
 	s.row("page_cache_release", release, "%d pages released", w.sum("dio_release", "pages"))
+	if len(maps) == 1 && maps[0].Has("bounced") {
+		s.line("the page is out of the hardware's reach: its bytes go by way of the driver's buffer, a stand-in")
+	}
 	s.line("done within %d ms; the hardware itself takes 100 for each segment", w.elapsed.Milliseconds())
 
 	s.check(len(maps) == 1 && len(unmaps) == 1, "mapped once, unmapped once")
