@@ -91,8 +91,8 @@ static ssize_t dio_uring_move(struct io_uring_cmd *cmd, const struct dio_uring_c
 {
 	struct dio_file *file = cmd->file->private_data;
 	int dir = write ? ITER_SOURCE : ITER_DEST;
-	struct iov_iter iter;
-	struct dio_call call;
+	struct dio_call call __uninitialized;	/* filled in below */
+	struct iov_iter iter __uninitialized;	/* by its import */
 	struct iovec iov;
 	int ret;
 
