@@ -270,7 +270,7 @@ struct dio_io {
 	u8 model;
 	u8 kind;
 	u8 hold;
-	bool linear;		/* the pages follow each other in physical memory */
+	bool linear;		/* the pages follow each other, in huge pages */
 	struct dio_extent inline_extent;
 	union {
 		struct page *inline_pages[DIO_INLINE_PAGES];

@@ -146,16 +146,22 @@ ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 /* Whether every page of a bvec has an owner: see dio_null_clear(). */
 static noinline bool dio_bvecs_owned(const struct iov_iter *iter)
 {
-	struct bvec_iter start = {
-		.bi_size = iov_iter_count(iter),
-		.bi_bvec_done = iter->iov_offset,
-	};
-	struct bvec_iter at;
-	struct bio_vec v;
+	const struct bio_vec *v = iter->bvec;
+	size_t left = iov_iter_count(iter);
+	size_t at = iter->iov_offset;
 
-	for_each_bvec(v, iter->bvec, at, start) {
-		if (!dio_page_has_owner(v.bv_page))
-			return false;
+	for (; left; v++, at = 0) {
+		size_t from = v->bv_offset + at;
+		size_t n = min(left, v->bv_len - at);
+		size_t i;
+
+		if (!n)
+			continue;
+		for (i = from >> PAGE_SHIFT; i <= (from + n - 1) >> PAGE_SHIFT; i++) {
+			if (!dio_page_has_owner(v->bv_page + i))
+				return false;
+		}
+		left -= n;
 	}
 	return true;
 }

@@ -104,13 +104,13 @@ static void dio_io_append(struct dio_io *io, size_t offset, size_t length)
 	io->nr_extents++;
 }
 
-/* Whether the pages follow each other in physical memory, as a huge page's do. */
+/* Whether the pages are those of a huge page, or of several in a row. */
 static bool dio_io_linear(const struct dio_io *io)
 {
 	unsigned long pfn;
 	u32 i;
 
-	if (io->nr_pages < 2)
+	if (io->nr_pages < 2 || !PageCompound(io->pages[0]))
 		return false;
 
 	pfn = page_to_pfn(io->pages[0]);
@@ -270,7 +270,7 @@ static noinline void dio_put_pages(struct page **pages, u32 nr, u32 dirty)
  */
 static bool dio_still_dirty(struct page *page)
 {
-	smp_mb();
+	smp_mb();	/* see above */
 	return PageDirty(page);
 }
 
