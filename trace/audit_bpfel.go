@@ -42,7 +42,7 @@ type auditFolioState struct {
 	Live       uint32
 	LiveWrite  uint32
 	Foreign    uint32
-	Shared     uint32
+	Misled     uint32
 	FirstDirty uint64
 	LastDirty  uint64
 	Holders    [4]uint64

@@ -16,10 +16,6 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 4; i++)
-		if (f->holders[i] && f->holders[i] != op)
-			f->shared = 1;
-#pragma unroll
 	for (i = 0; i < 4; i++) {
 		if (f->holders[i] == op)
 			return;
@@ -70,7 +66,7 @@ __noinline int pin_run(WALK_REF ref)
 		__u32 pins = folio_pins(w->run);
 
 		f->foreign = pins > n;
-		f->shared = 0;
+		f->misled = 0;
 		f->first_dirty = f->last_dirty = 0;
 		/*
 		 * Not live_write: another CPU may have counted its pins of this
@@ -141,9 +137,15 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 				w->clean_op = id;
 			}
 		}
-		/* Whose pin it was may be a guess; then it proves nothing against one that ended. */
-		if (w->guess && f->shared)
+		/*
+		 * Whose pin it was is a guess where nothing but the slots tells it
+		 * and others hold the folio too; whoever is left then may be the
+		 * wrong one. It proves nothing against one that ended.
+		 */
+		if (w->guess && (f->misled || f->live > h->pages)) {
+			f->misled = 1;
 			ended = false;
+		}
 		if (ended && !(op->flags & (OPF_BIO | OPF_LONGTERM)) && w->now - h->since > op->longest_ns)
 			op->longest_ns = w->now - h->since;
 		if (ended && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&

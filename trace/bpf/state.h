@@ -70,7 +70,7 @@ struct folio_state {
 	__u32 live;		/* pins, in pages */
 	__u32 live_write;
 	__u32 foreign;		/* pinned by someone unseen when first met: its count proves nothing */
-	__u32 shared;		/* by several operations at a time, since the first of the live pins */
+	__u32 misled;		/* a holder was guessed among several, since the first of the live pins */
 	__u64 first_dirty;	/* since the first of the live pins */
 	__u64 last_dirty;
 	__u64 holders[4];	/* operation ids */
