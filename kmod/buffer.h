@@ -31,14 +31,16 @@ struct dio_buffer {
 	bool writable;		/* by the device */
 };
 
+/* buffer.c: registered and given back */
 int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r);
 int dio_buffer_unregister(struct dio_file *file, u32 id);
 void dio_buffers_init(struct dio_file *file);
 void dio_buffers_exit(struct dio_file *file);
 void dio_buffers_drop(struct dio_dev *dev);
-
-int dio_buffer_find(struct dio_call *call, const struct dio_transfer *t);
 void dio_buffer_put(struct dio_buffer *buffer);
+
+/* buffer_io.c: used */
+int dio_buffer_find(struct dio_call *call, const struct dio_transfer *t);
 void dio_buffer_take(const struct dio_call *call, struct dio_io *io);
 void dio_buffer_end(struct dio_dev *dev, struct dio_io *io, u32 dirty, u32 written);
 

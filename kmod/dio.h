@@ -395,22 +395,30 @@ int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 		      u32 *got);
 void dio_store_drop(struct dio_store *store, u64 pos, u64 end);
 
-/* pages.c: taking hold of the caller's pages and letting go */
+/* pages.c, release.c: taking hold of the caller's pages and letting go */
+void dio_io_free(struct dio_dev *dev, struct dio_io *io);
 int dio_io_take(struct dio_call *call, struct dio_io *io);
 void dio_io_release(struct dio_dev *dev, struct dio_io *io, ssize_t moved);
 
 /* model.c: what the device does with the bytes */
 bool dio_model_pass(struct dio_call *call);
 ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp);
-ssize_t dio_model_copy(struct dio_call *call);
+
+/* copy.c: the same, copying */
+ssize_t dio_copy(struct dio_call *call);
 
 /* rw.c */
 ssize_t dio_read_iter(struct kiocb *iocb, struct iov_iter *iter);
 ssize_t dio_write_iter(struct kiocb *iocb, struct iov_iter *iter);
+ssize_t dio_serve(struct dio_call *call);
+
+/* splice.c */
+bool dio_sync_as_async(struct kiocb *iocb);
 ssize_t dio_splice_read(struct file *file, loff_t *pos,
 			struct pipe_inode_info *pipe, size_t len,
 			unsigned int flags);
-ssize_t dio_serve(struct dio_call *call);
+
+/* transfer.c */
 int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t);
 
 /* flight.c: how many wait, and waiting for them */

@@ -5,11 +5,7 @@
  * Direct (O_DIRECT, or DIO_IOC_TRANSFER): the caller's pages are held, and the
  * device moves bytes between them and the store; at once, or queued.
  *
- * Copying (no O_DIRECT, and buffers with no pages to hold): always in the
- * caller's context, as a page cache would. A latency is slept through here, so
- * native AIO waits in io_submit(), and io_uring goes to a thread of its own
- * because IOCB_NOWAIT gets EAGAIN. Hardware can't copy: there, a page between the
- * two is the buffer of a direct request that is waited for.
+ * Copying (no O_DIRECT, and buffers with no pages to hold): copy.c.
  *
  * What a request that is served at once passes through here is one function for
  * each direction: __always_inline is worth 100 instructions to it. What it
@@ -18,7 +14,6 @@
  */
 #include <linux/aio.h>
 #include <linux/mm.h>
-#include <linux/splice.h>
 
 #include "request.h"
 #include "trace.h"
@@ -102,47 +97,6 @@ static __always_inline ssize_t dio_direct(struct dio_call *call)
 	ret = dio_direct_now(call);
 	/* Memory that can't be had without waiting: the caller may wait. */
 	return ret == -ENOMEM && call->nowait ? -EAGAIN : ret;
-}
-
-static noinline ssize_t dio_copy(struct dio_call *call)
-{
-	struct dio_dev *dev = call->dev;
-	size_t shorted = 0;
-	ssize_t ret;
-	u64 req;
-
-	if (dev->backend)
-		return dio_copy_hardware(call);
-
-	req = dio_next_req(dev);
-	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
-	ret = dio_inject(call, iov_iter_count(call->iter), false);
-	if (!ret && dio_takes_time(&call->params)) {
-		if (call->nowait)
-			ret = -EAGAIN;
-		else
-			ret = dio_flight_nap(call);
-	}
-	if (!ret && call->injected & BIT(DIO_INJECT_EIO))
-		ret = -EIO;
-	if (call->injected & BIT(DIO_INJECT_SHORT)) {
-		shorted = iov_iter_count(call->iter) - iov_iter_count(call->iter) / 2;
-		iov_iter_truncate(call->iter, iov_iter_count(call->iter) - shorted);
-	}
-	if (!ret)
-		ret = dio_model_copy(call);
-	iov_iter_reexpand(call->iter, iov_iter_count(call->iter) + shorted);
-	if (ret == -ENOMEM && call->nowait)
-		ret = -EAGAIN;
-	if (ret > 0) {
-		dio_add(dev, bytes_copied, ret);
-		if (call->write)
-			dio_add(dev, bytes_written, ret);
-		else
-			dio_add(dev, bytes_read, ret);
-	}
-	trace_dio_complete(req, call->kind, ret);
-	return ret;
 }
 
 /* Counts a call in; @by is -1 when it turns out not to have begun. */
@@ -246,18 +200,6 @@ out:
 	return dio_ended(&call, ret);
 }
 
-/*
- * The bug of DIO_FAULT_SYNC_AS_ASYNC: only splice's readers survive being told
- * "queued" for a kiocb that nobody can complete, so only they are told.
- */
-static bool dio_sync_as_async(struct kiocb *iocb)
-{
-	struct dio_file *file = iocb->ki_filp->private_data;
-
-	return READ_ONCE(file->splicer) == current && is_sync_kiocb(iocb) &&
-	       dio_fault_hit(file->dev, DIO_FAULT_SYNC_AS_ASYNC);
-}
-
 ssize_t dio_read_iter(struct kiocb *iocb, struct iov_iter *iter)
 {
 	if (static_branch_unlikely(&dio_faults_armed) && dio_sync_as_async(iocb))
@@ -268,26 +210,6 @@ ssize_t dio_read_iter(struct kiocb *iocb, struct iov_iter *iter)
 ssize_t dio_write_iter(struct kiocb *iocb, struct iov_iter *iter)
 {
 	return dio_rw(iocb, iter, true);
-}
-
-ssize_t dio_splice_read(struct file *file, loff_t *pos,
-			struct pipe_inode_info *pipe, size_t len,
-			unsigned int flags)
-{
-	struct dio_file *f = file->private_data;
-	ssize_t ret;
-
-	if (!static_branch_unlikely(&dio_faults_armed))
-		return copy_splice_read(file, pos, pipe, len, flags);
-
-	/* dio_read_iter() sees by the task that it was called from here. */
-	if (mutex_lock_killable(&f->splice_lock))
-		return -EINTR;
-	WRITE_ONCE(f->splicer, current);
-	ret = copy_splice_read(file, pos, pipe, len, flags);
-	WRITE_ONCE(f->splicer, NULL);
-	mutex_unlock(&f->splice_lock);
-	return ret;
 }
 
 /*
@@ -310,44 +232,4 @@ ssize_t dio_serve(struct dio_call *call)
 		ret = dio_direct(call);
 	}
 	return dio_ended(call, ret);
-}
-
-/* DIO_IOC_TRANSFER. The struct's size and flags were checked. */
-int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t)
-{
-	struct dio_call call = {
-		.file = file,
-		.dev = file->dev,
-		.pos = t->offset,
-		.write = t->flags & DIO_TRANSFER_WRITE,
-		.kind = DIO_KIND_IOCTL,
-	};
-	struct iov_iter iter;
-	struct iovec iov;
-	ssize_t ret;
-	u64 end;
-
-	if (!(mode & (call.write ? FMODE_WRITE : FMODE_READ)))
-		return -EBADF;
-	if (!t->length || t->length > DIO_REQUEST_MAX || t->addr > ULONG_MAX ||
-	    check_add_overflow(t->addr, t->length, &end) ||
-	    check_add_overflow(t->offset, t->length, &end) || end > LLONG_MAX)
-		return -EINVAL;
-
-	call.iter = &iter;
-	if (t->flags & DIO_TRANSFER_BUFFER) {
-		ret = dio_buffer_find(&call, t);
-		/* Of either direction: it only counts. */
-		iov_iter_discard(&iter, READ, t->length);
-	} else {
-		ret = dio_import_user(call.write ? ITER_SOURCE : ITER_DEST,
-				      u64_to_user_ptr(t->addr), t->length, &iov, &iter);
-	}
-	if (ret)
-		return ret;
-
-	ret = dio_serve(&call);
-	dio_buffer_put(call.buffer);
-	t->done = max(ret, 0L);
-	return min(ret, 0L);
 }
