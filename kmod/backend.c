@@ -51,7 +51,7 @@ ssize_t dio_copy_hardware(struct dio_call *call)
 	if (call->write) {
 		iov_iter_revert(call->iter, copied - max_t(ssize_t, ret, 0));
 	} else if (ret > 0) {
-		ret = copy_page_to_iter(bvec.bv_page, 0, ret, call->iter);
+		ret = dio_copy_page_to_iter(bvec.bv_page, 0, ret, call->iter);
 		if (!ret)
 			ret = -EFAULT;
 	}
