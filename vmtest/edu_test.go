@@ -199,7 +199,7 @@ func TestEduEveryEngine(t *testing.T) {
 		if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
 			t.Errorf("exit %d, verdict %s: %s", o.status, v.Verdict, o.stdout)
 		}
-		if v.Pins.Taken < 20 || v.Pins.Taken != v.Pins.Released || v.Completions.Queued < 10 || v.Completions.Queued != v.Completions.Completed {
+		if v.Pins.Taken < 20 || v.Pins.Taken != v.Pins.Released || v.Completions.Queued < 10 || v.Completions.Completed < v.Completions.Queued {
 			t.Errorf("pins %+v, completions %+v", v.Pins, v.Completions)
 		}
 		return
