@@ -102,6 +102,8 @@
 #define DIO_NAME		"dio"
 #define DIO_ALIGN		512	/* of addresses, lengths and offsets for O_DIRECT */
 #define DIO_INLINE_PAGES	8
+#define DIO_EPOCH_POLLED	2	/* dio_dev.in_flight's, beside the two that take turns */
+#define DIO_EPOCHS		3
 #define DIO_MODEL_BROKEN	U8_MAX	/* dio_io.model: fails with EIO */
 
 /* What a request needs of the configuration; copied when it begins. */
@@ -205,8 +207,11 @@ struct dio_dev {
 	atomic_t buffers;		/* registered ones, and unregistered ones in use */
 	atomic_long_t buffer_pages;
 
-	/* Requests that wait, by the parity of the fsync that will wait for them. */
-	atomic_t in_flight[2] ____cacheline_aligned_in_smp;
+	/*
+	 * Requests that wait, by the parity of the fsync that will wait for them;
+	 * polled ones, for which none does, apart.
+	 */
+	atomic_t in_flight[DIO_EPOCHS] ____cacheline_aligned_in_smp;
 	atomic_t in_flight_peak;
 	unsigned int epoch;		/* changed under fsync_lock */
 	wait_queue_head_t idle;
@@ -422,10 +427,12 @@ ssize_t dio_splice_read(struct file *file, loff_t *pos,
 int dio_transfer(struct dio_file *file, fmode_t mode, struct dio_transfer *t);
 
 /* flight.c: how many wait, and waiting for them */
-int dio_flight_begin(struct dio_file *file, const struct dio_params *params);
+int dio_flight_begin(struct dio_file *file, const struct dio_params *params, bool polled);
 void dio_flight_end(struct dio_file *file, unsigned int epoch);
+unsigned int dio_flight_awaited(struct dio_dev *dev);
 unsigned int dio_flight_count(struct dio_dev *dev);
 int dio_flight_nap(const struct dio_call *call);
+int dio_fsync_try(struct dio_dev *dev);
 int dio_fsync(struct file *file, loff_t start, loff_t end, int datasync);
 
 /* discard.c */

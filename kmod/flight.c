@@ -6,6 +6,9 @@
  * later ones, or it might never end. So requests are counted by epoch, of which
  * there are two: fsync turns to the other one and waits for the old one to run
  * dry.
+ *
+ * Polled requests are counted apart. They end when their owner polls, which may
+ * be never: an fsync that waited for them could be held up by anybody.
  */
 #include <linux/hrtimer.h>
 #include <linux/sched/signal.h>
@@ -13,10 +16,10 @@
 #include "dio.h"
 
 /* Counts a request in: its epoch, or -EAGAIN when there are too many. */
-int dio_flight_begin(struct dio_file *file, const struct dio_params *params)
+int dio_flight_begin(struct dio_file *file, const struct dio_params *params, bool polled)
 {
 	struct dio_dev *dev = file->dev;
-	unsigned int epoch = READ_ONCE(dev->epoch);
+	unsigned int epoch = polled ? DIO_EPOCH_POLLED : READ_ONCE(dev->epoch);
 	int total, peak;
 
 	if (atomic_inc_return(&file->in_flight) > params->max_in_flight_file) {
@@ -24,8 +27,9 @@ int dio_flight_begin(struct dio_file *file, const struct dio_params *params)
 		return -EAGAIN;
 	}
 
-	total = atomic_inc_return(&dev->in_flight[epoch]) +
-		atomic_read(&dev->in_flight[!epoch]);
+	atomic_inc(&dev->in_flight[epoch]);
+	smp_mb__after_atomic();		/* of two that come together, one sees both */
+	total = dio_flight_count(dev);
 	if (total > params->max_in_flight) {
 		dio_flight_end(file, epoch);
 		return -EAGAIN;
@@ -49,9 +53,15 @@ void dio_flight_end(struct dio_file *file, unsigned int epoch)
 		wake_up(&dev->idle);
 }
 
-unsigned int dio_flight_count(struct dio_dev *dev)
+/* Those that an fsync would wait for. */
+unsigned int dio_flight_awaited(struct dio_dev *dev)
 {
 	return atomic_read(&dev->in_flight[0]) + atomic_read(&dev->in_flight[1]);
+}
+
+unsigned int dio_flight_count(struct dio_dev *dev)
+{
+	return dio_flight_awaited(dev) + atomic_read(&dev->in_flight[DIO_EPOCH_POLLED]);
 }
 
 /* The time that the copying path takes: slept through by the caller, killable. */
@@ -63,7 +73,7 @@ int dio_flight_nap(const struct dio_call *call)
 	DEFINE_WAIT(wait);
 	ktime_t until;
 
-	epoch = dio_flight_begin(file, &call->params);
+	epoch = dio_flight_begin(file, &call->params, false);
 	if (epoch < 0)
 		return epoch;
 
@@ -90,6 +100,14 @@ static int dio_wait_dry(struct dio_dev *dev, unsigned int epoch)
 	       -EINTR : 0;
 }
 
+/* fsync that never waits: -EAGAIN when it would have to. */
+int dio_fsync_try(struct dio_dev *dev)
+{
+	if (dio_gone(dev))
+		return -ENODEV;
+	return dio_flight_awaited(dev) ? -EAGAIN : 0;
+}
+
 /* Nothing is cached, so there is nothing to write back: the range doesn't matter. */
 int dio_fsync(struct file *filp, loff_t start, loff_t end, int datasync)
 {
@@ -98,8 +116,9 @@ int dio_fsync(struct file *filp, loff_t start, loff_t end, int datasync)
 	unsigned int epoch;
 	int ret;
 
-	if (dio_gone(dev))
-		return -ENODEV;
+	ret = dio_fsync_try(dev);
+	if (ret != -EAGAIN)
+		return ret;
 	if (mutex_lock_killable(&dev->fsync_lock))
 		return -EINTR;
 

@@ -230,7 +230,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 	if (sync && call->nowait)
 		return -EAGAIN;
 
-	epoch = dio_flight_begin(call->file, &call->params);
+	epoch = dio_flight_begin(call->file, &call->params, call->kind == DIO_KIND_POLLED);
 	if (epoch < 0)
 		return epoch;
 

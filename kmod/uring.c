@@ -128,9 +128,13 @@ static int dio_uring_flush(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
 	struct dio_file *file = cmd->file->private_data;
 
-	/* Whoever has to wait is going to come again from a thread of io_uring. */
-	if (issue_flags & IO_URING_F_NONBLOCK && dio_flight_count(file->dev))
-		return -EAGAIN;
+	/*
+	 * Whoever has to wait is going to come again from a thread of io_uring. Not
+	 * here: the ring's lock is held, and who wants it, to have its request marked,
+	 * is in flight already.
+	 */
+	if (issue_flags & IO_URING_F_NONBLOCK)
+		return dio_fsync_try(file->dev);
 	return dio_fsync(cmd->file, 0, LLONG_MAX, 0);
 }
 
@@ -152,13 +156,15 @@ static ssize_t dio_uring_discard(struct io_uring_cmd *cmd, const struct dio_urin
 
 int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
-	const struct dio_uring_cmd *shared = dio_uring_bytes(cmd);
+	const struct dio_uring_cmd *shared;
 	struct dio_uring_cmd c;
 	ssize_t ret;
 
+	/* Of what is cancelled, the SQE may be gone. */
 	if (issue_flags & IO_URING_F_CANCEL)
 		return dio_uring_cancel(cmd);
 
+	shared = dio_uring_bytes(cmd);
 	c.addr = READ_ONCE(shared->addr);
 	c.length = READ_ONCE(shared->length);
 	c.block = READ_ONCE(shared->block);

@@ -237,6 +237,32 @@ func TestAuditFaults(t *testing.T) {
 	}
 }
 
+// A command of io_uring has no kiocb; its faults are named all the same.
+func TestAuditCommandFaults(t *testing.T) {
+	if !hasCommands(t, openDevice(t)) {
+		t.Log("this kernel has no commands: TestDriverCommand sees to that")
+		return
+	}
+	read := []string{"dioctl", "read", "--discard", "--direct", "--engine", "uring_cmd", "--block-size", "16k", "--length", "64k", device}
+	configure(t, "--latency", "2ms")
+	for _, fault := range []string{"lost-complete", "pin-leak", "dirty-missing"} {
+		mustRun(t, "dioctl", "fault", "arm", "--count", "1", fault)
+		o, v := audit(t, read...)
+		mustRun(t, "dioctl", "fault", "clear", fault)
+		if o.status != 1 || v.Verdict != "violations" || !slices.Equal(v.rules(), []string{fault}) {
+			t.Errorf("%s: exit %d, verdict %q, rules %v\n%s%s", fault, o.status, v.Verdict, v.rules(), o.stdout, o.stderr)
+		}
+		for _, f := range v.Findings {
+			if f.Module != "dio" || f.Count != 1 || f.Explain == "" || f.File == "" || f.Line == 0 {
+				t.Errorf("%s: the finding doesn't lead to a line of the driver: %+v", fault, f)
+			}
+		}
+	}
+	if o, v := audit(t, read...); o.status != 0 || v.Verdict != "clean" || v.Completions.Queued < 4 || v.Completions.Queued != v.Completions.Completed {
+		t.Errorf("cleared: exit %d, %+v\n%s%s", o.status, v, o.stdout, o.stderr)
+	}
+}
+
 // The releases of the classic family can't be seen; that pages are freed in
 // the end can, also those of huge pages, and one that isn't was leaked.
 func TestAuditGetFamily(t *testing.T) {

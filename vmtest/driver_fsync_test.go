@@ -63,6 +63,71 @@ func helperFsync([]string) error {
 	return unix.Fsync(fd)
 }
 
+// A polled request ends when its owner polls, perhaps never: nobody's fsync waits
+// for it, nor a command's flush. Other requests are waited for as ever.
+func TestDriverFsyncPolled(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	const latency = 300 * time.Millisecond
+	slow(t, d, latency)
+	fd, ring, mem := openRaw(t, unix.O_DIRECT), newUring(t, 8, uringIOPoll), anonymous(t, 2)
+	entries := []uringEntry{entry(uringWrite, fd, mem[:4096], scratch)}
+	if hasCommands(t, d) {
+		entries = append(entries, command(ioctlapi.URingWrite, fd, mem[4096:], scratch+4096))
+	}
+	ring.submit(entries...)
+	waitInFlight(t, d, uint64(len(entries)))
+	begin := time.Now()
+	h := startHelper(t, "fsync", nil)
+	h.line(t)
+	ended := make(chan error, 1)
+	go func() { ended <- h.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error("another process's fsync:", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("another process's fsync waits for polled requests")
+		_ = h.Process.Kill()
+		<-ended
+	}
+	t.Logf("the other process's fsync was over after %v", time.Since(begin))
+	if hasCommands(t, d) {
+		plain := newUring(t, 2, 0)
+		plain.submit(command(ioctlapi.URingFlush, fd, nil, 0))
+		if v := plain.wait(10 * time.Second); v.res != 0 {
+			t.Errorf("flush beside polled requests: %d", v.res)
+		}
+	}
+	// One that isn't polled, beside them.
+	aio := newAIO(t, 1)
+	begin = time.Now()
+	if err := aio.submit(control(aioWrite, fd, anonymous(t, 1), scratch+8192)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fsync(fd); err != nil || time.Since(begin) < latency {
+		t.Errorf("fsync ended after %v, %v; the write takes %v", time.Since(begin), err, latency)
+	}
+	aio.wait(10 * time.Second)
+	if s, err := d.Stats(); err != nil || s.InFlight != uint64(len(entries)) {
+		t.Errorf("%d in flight, %v, want the %d polled ones", s.InFlight, err, len(entries))
+	}
+	// They count against the limits.
+	setConfig(t, d, func(c *ioctlapi.Config) { c.MaxInFlight = uint32(len(entries)) })
+	if err := aio.submit(control(aioRead, fd, anonymous(t, 1), scratch)); err != nil {
+		t.Fatal(err)
+	}
+	if e := aio.wait(10 * time.Second); e.res != -int64(unix.EAGAIN) {
+		t.Errorf("a request past max_in_flight, all of which are polled: %d, want EAGAIN", e.res)
+	}
+	for range entries {
+		if v := ring.wait(10 * time.Second); v.res != 4096 {
+			t.Errorf("a polled write: %d", v.res)
+		}
+	}
+}
+
 // Who waits in fsync can be killed at once, and later ones still wait for what
 // it didn't.
 func TestDriverFsyncKilled(t *testing.T) {

@@ -28,13 +28,21 @@ const (
 // fuzzRing is a ring, and what isn't told of it yet.
 type fuzzRing struct {
 	*uring
-	flying map[uint64]uringEntry
+	flying map[uint64]fuzzFlight
+	free   []uint32 // slots
 	last   uint64
+}
+
+type fuzzFlight struct {
+	uringEntry
+	slot uint32
 }
 
 // fuzzUring keeps random entries in flight on a plain ring and on a polled one:
 // commands, reads, writes, fsyncs, from registered buffers and others, forced
-// to threads, cancelled. Each is told once, and within its time.
+// to threads, linked, drained, cancelled. Each is told once, and within its time.
+// An entry's place in the ring is spoilt once it's handed over; where the kernel
+// reads it later, against the rules, it stays until the entry is told.
 func fuzzUring(f *fuzzThread) (call, end func() error) {
 	var rings []*fuzzRing
 	fail := func(err error) (func() error, func() error) {
@@ -54,7 +62,11 @@ func fuzzUring(f *fuzzThread) (call, end func() error) {
 		if err != nil {
 			return fail(fmt.Errorf("register the buffers: %w", err))
 		}
-		rings = append(rings, &fuzzRing{uring: r, flying: map[uint64]uringEntry{}})
+		ring := &fuzzRing{uring: r, flying: map[uint64]fuzzFlight{}}
+		for i := range r.setup.sqEntries {
+			ring.free = append(ring.free, i)
+		}
+		rings = append(rings, ring)
 	}
 	call = func() error {
 		if err := f.remodel(); err != nil {
@@ -65,18 +77,29 @@ func fuzzUring(f *fuzzThread) (call, end func() error) {
 			return err
 		}
 		entries := make([]uringEntry, 1+f.IntN(4))
+		slots := r.free[len(r.free)-len(entries):]
+		r.free = r.free[:len(r.free)-len(entries)]
+		slots = slices.Clone(slots)
 		for i := range entries {
 			e := f.entry(r)
 			r.last++
 			e.data = r.last
-			// Forced to a thread, of a registered file, unknown. No drains and links:
-			// among entries that fail, drained ones weren't told on 6.12.
-			e.flags = pick[uint8](f.Rand, 0, 0, 0, 0, 1<<4, 1, 1<<7)
+			// Also of a registered file, unknown.
+			e.flags = pick[uint8](f.Rand, 0, 0, 0, 0, 0, 0, uringAsync, uringAsync, uringLink, uringLink, uringHardLink, uringLink|uringAsync, 1, 1<<7)
+			if f.drains && f.IntN(16) == 0 {
+				e.flags |= uringDrain
+			}
 			entries[i] = e
-			r.flying[e.data] = e
+			r.flying[e.data] = fuzzFlight{e, slots[i]}
 		}
-		if err := r.hand(entries...); err != nil {
+		if err := r.handIn(slots, entries); err != nil {
 			return err
+		}
+		if !f.readsRingLate {
+			for _, slot := range slots {
+				e := r.at(slot)
+				*e = uringEntry{opcode: uringCommand, fd: e.fd, off: e.off, addr: f.number(), n: f.Uint32(), command: [2]uint64{f.number(), f.Uint64()}}
+			}
 		}
 		return r.reap(f, 0)
 	}
@@ -184,6 +207,7 @@ func (r *fuzzRing) reap(f *fuzzThread, limit time.Duration) error {
 			return fmt.Errorf("told of %+v, which isn't in flight", v)
 		}
 		delete(r.flying, v.data)
+		r.free = append(r.free, e.slot)
 		var told error
 		if v.res < 0 {
 			told = unix.Errno(-v.res)
@@ -196,7 +220,7 @@ func (r *fuzzRing) reap(f *fuzzThread, limit time.Duration) error {
 		}
 		// A cancel may tell how many it found.
 		if told != nil && !slices.Contains(uringErrors, told) || e.opcode != uringCancel && moved > size {
-			return fmt.Errorf("entry %+v, polled %v: told %d", e, r.polled, v.res)
+			return fmt.Errorf("entry %+v, polled %v: told %d", e.uringEntry, r.polled, v.res)
 		}
 	}
 }

@@ -51,10 +51,13 @@ const (
 	uringReadFixed, uringWriteFixed, uringPol = 4, 5, 6
 	uringCancel, uringRead, uringWrite        = 14, 22, 23
 
+	uringDrain, uringLink, uringHardLink, uringAsync = 1 << 1, 1 << 2, 1 << 3, 1 << 4 // an entry's flags
+
 	uringIOPoll            = 1 << 0
 	uringRegisterBuffers   = 0
 	uringUnregisterBuffers = 1
 	uringRegisterEventfd   = 4
+	uringMaxWorkers        = 19
 	uringEnterGetEvents    = 1 << 0
 	uringFeatureOneMmap    = 1 << 0
 	uringOffsetOfRing      = 0
@@ -134,12 +137,32 @@ func (r *uring) submit(entries ...uringEntry) {
 }
 
 func (r *uring) hand(entries ...uringEntry) error {
+	slots := make([]uint32, len(entries))
+	for i := range slots {
+		slots[i] = r.slot(i)
+	}
+	return r.handIn(slots, entries)
+}
+
+// slot is where the i-th of the next entries goes when they take turns.
+func (r *uring) slot(i int) uint32 {
+	s := &r.setup
+	return (atomic.LoadUint32(r.word(s.sq.tail)) + uint32(i)) & *r.word(s.sq.mask)
+}
+
+// at is the entry in a slot, which the program may use again once
+// io_uring_enter(2) has returned.
+func (r *uring) at(slot uint32) *uringEntry {
+	return (*uringEntry)(unsafe.Pointer(&r.sqeMem[int(slot)*uringEntrySize]))
+}
+
+// handIn hands over entries in slots of the caller's choice.
+func (r *uring) handIn(slots []uint32, entries []uringEntry) error {
 	s := &r.setup
 	tail := atomic.LoadUint32(r.word(s.sq.tail))
-	for _, e := range entries {
-		i := tail & *r.word(s.sq.mask)
-		*(*uringEntry)(unsafe.Pointer(&r.sqeMem[int(i)*uringEntrySize])) = e
-		*r.word(s.sq.c + 4*i) = i
+	for i, e := range entries {
+		*r.at(slots[i]) = e
+		*r.word(s.sq.c + 4*(tail&*r.word(s.sq.mask))) = slots[i]
 		tail++
 	}
 	atomic.StoreUint32(r.word(s.sq.tail), tail)

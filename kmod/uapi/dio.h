@@ -15,7 +15,8 @@
  *           `store_limit` bytes of memory are in use and more are needed.
  *   mmap    shared or private; a touch past the capacity, or of a byte that
  *           needs memory past `store_limit`: SIGBUS.
- *   fsync   waits for the requests that were in flight when it began.
+ *   fsync   waits for the requests that were in flight when it began, but for
+ *           polled ones, which end when their owner polls.
  *   O_APPEND  writes begin at the capacity: ENOSPC.
  *
  * With O_DIRECT the buffer's address, each segment's length and the offset are
@@ -242,6 +243,12 @@
  * ENOSPC, ENODEV, EAGAIN (too many in flight) as above. ECANCELED: the ring went, or
  * the task (from 6.7 on; before, its end waits for the command's). EOPNOTSUPP, from
  * io_uring, and EINVAL on 5.10: no such operation there.
+ *
+ * Linux 6.10 to 6.13 read the command's bytes out of the ring also after
+ * io_uring_enter(2) has returned: of a command that is linked behind another, and of
+ * one that is begun a second time, by a thread of io_uring, as FLUSH with requests
+ * in flight and DISCARD are. What stands in the ring by then is done. There, let the
+ * SQE be until its CQE has come, or force it to a thread with IOSQE_ASYNC.
  *
  * Faults
  * ------
