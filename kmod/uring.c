@@ -179,7 +179,8 @@ int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	case DIO_URING_FLUSH:
 		if (c.addr || c.length || c.block || cmd->flags & IORING_URING_CMD_FIXED)
 			return -EINVAL;
-		return dio_uring_flush(cmd, issue_flags);
+		ret = dio_uring_flush(cmd, issue_flags);
+		break;
 	case DIO_URING_DISCARD:
 		if (c.addr || cmd->flags & IORING_URING_CMD_FIXED)
 			return -EINVAL;

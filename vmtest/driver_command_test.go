@@ -262,6 +262,44 @@ func TestDriverCommandFlush(t *testing.T) {
 	}
 }
 
+// On a ring that is polled, commands that are done at once, with nothing to poll
+// for, are told as others are, by whomever they are done.
+func TestDriverCommandPolledAtOnce(t *testing.T) {
+	d := openDevice(t)
+	if !hasCommands(t, d) {
+		t.Log("this kernel has no commands: TestDriverCommand sees to that")
+		return
+	}
+	noPins(t, d)
+	config, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, ring, mem := openRaw(t, 0), newUring(t, 8, uringIOPoll), anonymous(t, 1)
+	discard := command(ioctlapi.URingDiscard, fd, nil, scratch)
+	discard.command[1] |= 4096
+	entries := []uringEntry{command(ioctlapi.URingFlush, fd, nil, 0), command(ioctlapi.URingRead, fd, mem, int64(config.Capacity)), discard}
+	want := []int32{0, 0, 4096}
+	for round := range 60 {
+		for i := range entries {
+			entries[i].data = uint64(i)
+			if entries[i].flags = 0; round%2 == 1 {
+				entries[i].flags = uringAsync
+			}
+		}
+		ring.submit(entries...)
+		seen := map[uint64]bool{}
+		for range entries {
+			v := ring.wait(10 * time.Second)
+			if seen[v.data] || v.res != want[v.data] {
+				t.Fatalf("round %d: %+v, told before: %v; want one each of %v", round, v, seen[v.data], want)
+			}
+			seen[v.data] = true
+		}
+	}
+	ring.none()
+}
+
 // The ring goes while a command waits: from 6.7 on it is cancelled at once,
 // before that it has its time. Either way nothing of it is left.
 func TestDriverCommandRingGoes(t *testing.T) {
