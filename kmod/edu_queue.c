@@ -97,7 +97,7 @@ static void dio_edu_next(struct dio_edu *edu)
 		list_del_init(&req->dma.queue);
 		if (!dio_request_claim(req, DIO_STATE_MOVING)) {
 			/* Cancelled just now; who did it couldn't withdraw it. */
-			dio_request_hand(req->file->dev, req);
+			dio_request_hand(req->dev, req);
 			continue;
 		}
 		ret = dio_edu_begin(edu, req);

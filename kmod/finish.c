@@ -158,7 +158,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 static void dio_request_finish(struct dio_request *req)
 {
 	/* Outlives the request: see dio_dev_free(). */
-	struct dio_dev *dev = req->file->dev;
+	struct dio_dev *dev = req->dev;
 	u64 at = req->hardware ? 0 : ktime_to_ns(hrtimer_get_expires(&req->timer));
 
 	__dio_request_finish(dev, req);
@@ -206,7 +206,7 @@ enum hrtimer_restart dio_request_timer(struct hrtimer *timer)
 	if (req->by_timer && !static_branch_unlikely(&dio_faults_armed))
 		dio_request_finish(req);
 	else
-		dio_request_due(req->file->dev, req);
+		dio_request_due(req->dev, req);
 	return HRTIMER_NORESTART;
 }
 

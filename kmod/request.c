@@ -246,6 +246,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 		goto fail_free;
 
 	req->file = call->file;
+	req->dev = dev;
 	req->iocb = call->iocb;
 	req->cmd = call->cmd;
 	req->done = sync ? &done : NULL;

@@ -26,7 +26,9 @@ enum dio_state {
 
 struct dio_request {
 	struct dio_io io;
+	/* A killed caller may close the file while the queue still has the request. */
 	struct dio_file *file;
+	struct dio_dev *dev;
 	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER, or a command */
 	struct io_uring_cmd *cmd;	/* NULL: any other */
 	struct dio_counters *queue;	/* the CPU's where it was queued */
