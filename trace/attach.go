@@ -4,6 +4,7 @@ package trace
 
 import (
 	"fmt"
+	"strings"
 
 	"dio/trace/audit"
 
@@ -93,7 +94,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 			return fmt.Errorf("attach to tracepoint %s: %w", t.name, err)
 		}
 		s.links = append(s.links, l)
-		if t.program != "on_sys_exit_again" {
+		if !strings.HasSuffix(t.program, "_again") {
 			s.coverage.Attached = append(s.coverage.Attached, t.name)
 		}
 	}

@@ -139,15 +139,19 @@ type auditTaskState struct {
 }
 
 type auditTotals struct {
-	_               structs.HostLayout
-	Operations      uint64
-	PinsTaken       uint64
-	PinsReleased    uint64
-	GetsTaken       uint64
-	Queued          uint64
-	Completed       uint64
-	SlowestNs       uint64
-	LostEvents      uint64
+	_            structs.HostLayout
+	Operations   uint64
+	PinsTaken    uint64
+	PinsReleased uint64
+	GetsTaken    uint64
+	Queued       uint64
+	Completed    uint64
+	SlowestNs    uint64
+	Lost         [7]struct {
+		_      structs.HostLayout
+		Events uint64
+		Error  int64
+	}
 	LostPages       uint64
 	Unattributed    uint64
 	ForeignReleased uint64
@@ -193,6 +197,7 @@ const (
 	auditProgOnEnter             = "on_enter"
 	auditProgOnExit              = "on_exit"
 	auditProgOnFork              = "on_fork"
+	auditProgOnForkAgain         = "on_fork_again"
 	auditProgOnPageFree          = "on_page_free"
 	auditProgOnReturn            = "on_return"
 	auditProgOnSysExit           = "on_sys_exit"
@@ -260,6 +265,7 @@ type auditProgramSpecs struct {
 	OnEnter             *ebpf.ProgramSpec `ebpf:"on_enter"`
 	OnExit              *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork              *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnForkAgain         *ebpf.ProgramSpec `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
@@ -387,6 +393,7 @@ type auditPrograms struct {
 	OnEnter             *ebpf.Program `ebpf:"on_enter"`
 	OnExit              *ebpf.Program `ebpf:"on_exit"`
 	OnFork              *ebpf.Program `ebpf:"on_fork"`
+	OnForkAgain         *ebpf.Program `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
@@ -409,6 +416,7 @@ func (p *auditPrograms) Close() error {
 		p.OnEnter,
 		p.OnExit,
 		p.OnFork,
+		p.OnForkAgain,
 		p.OnPageFree,
 		p.OnReturn,
 		p.OnSysExit,

@@ -128,15 +128,19 @@ type auditNoLoopTaskState struct {
 }
 
 type auditNoLoopTotals struct {
-	_               structs.HostLayout
-	Operations      uint64
-	PinsTaken       uint64
-	PinsReleased    uint64
-	GetsTaken       uint64
-	Queued          uint64
-	Completed       uint64
-	SlowestNs       uint64
-	LostEvents      uint64
+	_            structs.HostLayout
+	Operations   uint64
+	PinsTaken    uint64
+	PinsReleased uint64
+	GetsTaken    uint64
+	Queued       uint64
+	Completed    uint64
+	SlowestNs    uint64
+	Lost         [7]struct {
+		_      structs.HostLayout
+		Events uint64
+		Error  int64
+	}
 	LostPages       uint64
 	Unattributed    uint64
 	ForeignReleased uint64
@@ -213,6 +217,7 @@ const (
 	auditNoLoopProgOnEnter             = "on_enter"
 	auditNoLoopProgOnExit              = "on_exit"
 	auditNoLoopProgOnFork              = "on_fork"
+	auditNoLoopProgOnForkAgain         = "on_fork_again"
 	auditNoLoopProgOnPageFree          = "on_page_free"
 	auditNoLoopProgOnReturn            = "on_return"
 	auditNoLoopProgOnSysExit           = "on_sys_exit"
@@ -280,6 +285,7 @@ type auditNoLoopProgramSpecs struct {
 	OnEnter             *ebpf.ProgramSpec `ebpf:"on_enter"`
 	OnExit              *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork              *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnForkAgain         *ebpf.ProgramSpec `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
@@ -413,6 +419,7 @@ type auditNoLoopPrograms struct {
 	OnEnter             *ebpf.Program `ebpf:"on_enter"`
 	OnExit              *ebpf.Program `ebpf:"on_exit"`
 	OnFork              *ebpf.Program `ebpf:"on_fork"`
+	OnForkAgain         *ebpf.Program `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
@@ -435,6 +442,7 @@ func (p *auditNoLoopPrograms) Close() error {
 		p.OnEnter,
 		p.OnExit,
 		p.OnFork,
+		p.OnForkAgain,
 		p.OnPageFree,
 		p.OnReturn,
 		p.OnSysExit,

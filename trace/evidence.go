@@ -141,6 +141,7 @@ func (s *Session) NoteOverdue(limit time.Duration) (int, error) {
 func (s *Session) totals() (auditTotals, error) {
 	var perCPU []auditTotals
 	var sum auditTotals
+	defer unpreempted()()
 	if err := s.objs.Maps["counts"].Lookup(uint32(0), &perCPU); err != nil {
 		return sum, fmt.Errorf("read the counters: %w", err)
 	}
@@ -152,7 +153,12 @@ func (s *Session) totals() (auditTotals, error) {
 		sum.Queued += t.Queued
 		sum.Completed += t.Completed
 		sum.SlowestNs = max(sum.SlowestNs, t.SlowestNs)
-		sum.LostEvents += t.LostEvents
+		for i, l := range t.Lost {
+			sum.Lost[i].Events += l.Events
+			if l.Error != 0 {
+				sum.Lost[i].Error = l.Error
+			}
+		}
 		sum.LostPages += t.LostPages
 		sum.Unattributed += t.Unattributed
 		sum.ForeignReleased += t.ForeignReleased
@@ -165,42 +171,6 @@ func (s *Session) totals() (auditTotals, error) {
 		}
 	}
 	return sum, nil
-}
-
-// missed counts the calls that no program saw. A function that interrupts
-// call has two programs, of which one may be skipped: how often the function
-// was called is known from the runs and the misses of its own program, and
-// the calls that the shared program didn't see for it are no loss.
-func (s *Session) missed(t auditTotals) uint64 {
-	var lost, spared int64
-	for i, h := range dualHooks {
-		d, was := t.Dual[i], s.atStart.Dual[i]
-		calls := int64(d.Fentry - was.Fentry + misses(s.objs.Programs[h.program]))
-		lost += max(0, calls-int64(d.Handled-was.Handled))
-		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
-	}
-	for name, p := range s.objs.Programs {
-		if !slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) &&
-			!slices.Contains([]string{"on_enter", "on_page_free", "on_sys_exit", "on_sys_exit_again"}, name) {
-			lost += int64(misses(p))
-		}
-	}
-	// A return from the kernel is lost only if both missed it.
-	lost += int64(min(misses(s.objs.Programs["on_sys_exit"]), misses(s.objs.Programs["on_sys_exit_again"])))
-	// on_page_free may miss: what it left behind is checked in the end.
-	return uint64(lost + max(0, int64(misses(s.objs.Programs["on_enter"]))-spared))
-}
-
-// misses is how often the kernel skipped a program; nil has none.
-func misses(p *ebpf.Program) uint64 {
-	if p == nil {
-		return 0
-	}
-	stats, err := p.Stats()
-	if err != nil {
-		return 0 // before 5.12 no fentry program is skipped
-	}
-	return stats.RecursionMisses
 }
 
 // Evidence reads all that the rules judge. The caller fills in what only it
@@ -230,7 +200,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	}
 	s.mu.Lock()
 	events := slices.Clone(s.events)
-	e.Lost = audit.Lost{Events: totals.LostEvents + s.missed(totals) + s.bad, UntrackedPages: totals.LostPages}
+	e.Lost = s.lost(totals)
 	s.mu.Unlock()
 
 	for _, v := range events {

@@ -119,6 +119,7 @@ var tracepoints = []struct {
 	{"on_sys_exit", "sys_exit", pinRules},
 	{"on_sys_exit_again", "sys_exit", pinRules},
 	{"on_fork", "sched_process_fork", pinRules},
+	{"on_fork_again", "sched_process_fork", pinRules},
 	{"on_exit", "sched_process_exit", nil},
 	{"on_page_free", "mm_page_free", []string{audit.RulePinLeak}},
 }

@@ -44,6 +44,10 @@ type verdict struct {
 	Lost struct {
 		Events         uint64 `json:"events"`
 		UntrackedPages uint64 `json:"untracked_pages"`
+		Causes         []struct {
+			Why    string `json:"why"`
+			Events uint64 `json:"events"`
+		} `json:"causes"`
 	} `json:"lost"`
 }
 

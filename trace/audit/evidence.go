@@ -117,9 +117,27 @@ type Totals struct {
 
 // Lost says what the auditor itself failed to see or to remember.
 type Lost struct {
-	Events         uint64 `json:"events"`
-	UntrackedPages uint64 `json:"untracked_pages"`
+	Events         uint64  `json:"events"` // of all causes
+	UntrackedPages uint64  `json:"untracked_pages"`
+	Causes         []Cause `json:"causes,omitempty"`
 }
+
+// Cause is why events were lost.
+type Cause struct {
+	Why    string `json:"why"`
+	Events uint64 `json:"events"`
+}
+
+// Add counts events that were lost; none is no cause.
+func (l *Lost) Add(why string, events uint64) {
+	if events > 0 {
+		l.Events += events
+		l.Causes = append(l.Causes, Cause{why, events})
+	}
+}
+
+// Any says whether anything was lost.
+func (l Lost) Any() bool { return l.Events > 0 || l.UntrackedPages > 0 }
 
 // Missing is a hook that this kernel doesn't offer, with what it would have served.
 type Missing struct {

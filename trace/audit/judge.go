@@ -58,7 +58,7 @@ func verdict(r Report) string {
 	if slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != SeverityAdvice }) {
 		return VerdictViolations
 	}
-	if r.Lost != (Lost{}) || slices.ContainsFunc(r.Coverage.Missing, func(m Missing) bool { return m.Essential }) {
+	if r.Lost.Any() || slices.ContainsFunc(r.Coverage.Missing, func(m Missing) bool { return m.Essential }) {
 		return VerdictIncomplete
 	}
 	return VerdictClean

@@ -26,9 +26,12 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintln(b)
 	writeGaps(b, r.Coverage.Missing)
-	if r.Lost != (Lost{}) {
+	if r.Lost.Any() {
 		fmt.Fprintf(b, "  LOST         %d events, %d pages not tracked: the verdict can't be trusted to be complete\n",
 			r.Lost.Events, r.Lost.UntrackedPages)
+		for _, c := range r.Lost.Causes {
+			fmt.Fprintf(b, "               %d: %s\n", c.Events, c.Why)
+		}
 	}
 	for _, f := range r.Findings {
 		r.writeFinding(b, f)

@@ -387,19 +387,35 @@ int on_sys_exit_again(__u64 *ctx)
 	return sys_exit(ctx);
 }
 
-SEC("raw_tp/sched_process_fork")
-int on_fork(__u64 *ctx)
+static __always_inline int process_fork(__u64 *ctx)
 {
 	__u32 parent = BPF_CORE_READ((struct task_struct *)ctx[0], tgid);
 	__u32 child = BPF_CORE_READ((struct task_struct *)ctx[1], tgid);
 	__u32 one = 1;
+	long error;
 
-	if (parent != child && bpf_map_lookup_elem(&targets, &parent))
-		if (bpf_map_update_elem(&targets, &child, &one, BPF_ANY))
-			COUNT(lost_events, 1);
+	if (parent != child && bpf_map_lookup_elem(&targets, &parent)) {
+		error = bpf_map_update_elem(&targets, &child, &one, BPF_ANY);
+		if (error)
+			lose(LOST_TARGET, error);
+	}
 	return 0;
 }
 
+/* Twice for the same reason: the children of a process that was missed would all be. */
+SEC("raw_tp/sched_process_fork")
+int on_fork(__u64 *ctx)
+{
+	return process_fork(ctx);
+}
+
+SEC("raw_tp/sched_process_fork")
+int on_fork_again(__u64 *ctx)
+{
+	return process_fork(ctx);
+}
+
+/* May be skipped: what it leaves behind is cleared when a thread of this number next leaves the kernel. */
 SEC("raw_tp/sched_process_exit")
 int on_exit(__u64 *ctx)
 {

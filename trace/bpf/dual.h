@@ -20,6 +20,7 @@ static __always_inline bool handles(__u32 side, __u32 function, __u64 sp, __u64 
 	__u64 stack = sp >> STACK_SHIFT;
 	struct call_notes *notes = bpf_map_lookup_elem(&calls, &stack);
 	struct totals *t = get_totals();
+	long error;
 	__u32 i;
 
 	if (t && function < DUAL_MAX) {
@@ -31,10 +32,10 @@ static __always_inline bool handles(__u32 side, __u32 function, __u64 sp, __u64 
 	if (!notes) {
 		struct call_notes fresh = {};
 
-		bpf_map_update_elem(&calls, &stack, &fresh, BPF_NOEXIST);
+		error = bpf_map_update_elem(&calls, &stack, &fresh, BPF_NOEXIST);
 		notes = bpf_map_lookup_elem(&calls, &stack);
 		if (!notes) {
-			COUNT(lost_events, 1);
+			lose(LOST_CALL, error);
 			return side == SIDE_KPROBE;
 		}
 	}

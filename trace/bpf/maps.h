@@ -72,6 +72,17 @@ static __always_inline struct totals *get_totals(void)
 			__sync_fetch_and_add(&__t->field, (n));		\
 	} while (0)
 
+/* Something found no place: the kernel's word why, or 0. */
+static __always_inline void lose(__u32 cause, long error)
+{
+	struct totals *t = get_totals();
+
+	if (!t || cause >= LOST_MAX)
+		return;
+	__sync_fetch_and_add(&t->lost[cause].events, 1);
+	t->lost[cause].error = error;
+}
+
 /* In scope: a thread of an audited process. */
 static __always_inline bool audited(__u32 tgid)
 {
@@ -94,11 +105,13 @@ static __always_inline struct task_state *task_make(__u32 tid)
 {
 	struct task_state *ts = bpf_map_lookup_elem(&tasks, &tid);
 	struct task_state fresh = {};
+	long error;
 
 	if (ts)
 		return ts;
-	if (bpf_map_update_elem(&tasks, &tid, &fresh, BPF_NOEXIST))
-		COUNT(lost_events, 1);
+	error = bpf_map_update_elem(&tasks, &tid, &fresh, BPF_NOEXIST);
+	if (error)
+		lose(LOST_TASK, error);
 	return bpf_map_lookup_elem(&tasks, &tid);
 }
 

@@ -27,11 +27,13 @@ __noinline __u64 op_begin(__u32 kind, __u64 kiocb, __u32 flags)
 		.tgid = who >> 32,
 		.tid = (__u32)who,
 	};
+	long error;
 
 	op.id = new_id(op.start_ns);
 	bpf_get_current_comm(op.comm, sizeof(op.comm));
-	if (bpf_map_update_elem(&ops, &op.id, &op, BPF_NOEXIST)) {
-		COUNT(lost_events, 1);
+	error = bpf_map_update_elem(&ops, &op.id, &op, BPF_NOEXIST);
+	if (error) {
+		lose(LOST_OP, error);
 		return 0;
 	}
 	return op.id;
@@ -42,7 +44,7 @@ static __always_inline struct event *event_begin(__u32 kind)
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
 	if (!e) {
-		COUNT(lost_events, 1);
+		lose(LOST_RING, 0);
 		return 0;
 	}
 	__builtin_memset(e, 0, sizeof(*e));

@@ -17,6 +17,7 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
 	struct op *op = k && !k->completions ? op_of(k->op) : 0;
 	struct task_state *ts;
+	long error;
 
 	if (op && op->completions == 0) {
 		id = op->id;	/* tried again */
@@ -32,8 +33,9 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 			return;
 		fresh.op = id;
 		bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
-		if (bpf_map_update_elem(&kiocbs, &kiocb, &fresh, BPF_ANY)) {
-			COUNT(lost_events, 1);
+		error = bpf_map_update_elem(&kiocbs, &kiocb, &fresh, BPF_ANY);
+		if (error) {
+			lose(LOST_KIOCB, error);
 			return;
 		}
 	}
@@ -73,10 +75,13 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 		/* 0 always: kiocb_done was given the result, or a completion tells it. */
 		if (ts->done) {
 			k = bpf_map_lookup_elem(&kiocbs, &kiocb);
-			if (k && k->op == id && !k->completions) {
+			if (!k || k->op != id)
+				return;
+			COUNT(queued, 1);
+			/* A polled request was told already, as if it had been queued. */
+			if (!k->completions) {
 				k->completions++;
 				COUNT(completed, 1);
-				COUNT(queued, 1);
 				op_end(id, ts->done_result, 0);
 			}
 			return;

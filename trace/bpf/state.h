@@ -197,6 +197,23 @@ struct dual_count {
 	__u64 handled;
 };
 
+/* What found no place: user space names these in this order. */
+enum lost_cause {
+	LOST_RING,
+	LOST_OP,
+	LOST_KIOCB,
+	LOST_TASK,
+	LOST_CALL,
+	LOST_TARGET,
+	LOST_WALK,
+	LOST_MAX,
+};
+
+struct lost {
+	__u64 events;
+	__s64 error;	/* of the last of them; 0: none was told */
+};
+
 struct totals {
 	__u64 operations;
 	__u64 pins_taken;
@@ -205,7 +222,7 @@ struct totals {
 	__u64 queued;
 	__u64 completed;
 	__u64 slowest_ns;	/* from submission to completion */
-	__u64 lost_events;	/* ring or map full */
+	struct lost lost[LOST_MAX];
 	__u64 lost_pages;	/* pages that found no place in the maps */
 	__u64 unattributed;	/* pages released by no known holder */
 	__u64 foreign_released;	/* releases of pins taken before the audit */

@@ -103,7 +103,7 @@ static __always_inline struct walk *walk_take(__u32 *ref)
 	*ref = *depth;
 	w = walk_of(*ref);
 	if (!w) {
-		COUNT(lost_events, 1);
+		lose(LOST_WALK, 0);
 		return 0;
 	}
 	*depth = *ref + 1;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import (
+	"maps"
+	"slices"
+
+	"dio/trace/audit"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// lostCauses names what found no place, in the order of enum lost_cause in bpf/state.h.
+var lostCauses = [...]string{
+	"the ring of events is full",
+	"an operation found no place",
+	"a kiocb found no place",
+	"a thread found no place",
+	"a call's note found no place",
+	"a new process found no place",
+	"a walk within walks",
+}
+
+// lost sums up what the programs and the kernel say they missed. The caller
+// holds s.mu.
+func (s *Session) lost(t auditTotals) audit.Lost {
+	l := audit.Lost{UntrackedPages: t.LostPages}
+	for i, c := range t.Lost {
+		why := lostCauses[i]
+		if c.Error < 0 {
+			why += ": " + unix.Errno(-c.Error).Error()
+		}
+		l.Add(why, c.Events)
+	}
+	s.missed(t, &l)
+	l.Add("an event made no sense", s.bad)
+	return l
+}
+
+// missed adds the calls that no program saw. A function that interrupts
+// call has two programs, of which one may be skipped: how often the function
+// was called is known from the runs and the misses of its own program, and
+// the calls that the shared program didn't see for it are no loss.
+func (s *Session) missed(t auditTotals, l *audit.Lost) {
+	var spared int64
+	for i, h := range dualHooks {
+		d, was := t.Dual[i], s.atStart.Dual[i]
+		calls := int64(d.Fentry - was.Fentry + misses(s.objs.Programs[h.program]))
+		l.Add("calls unseen of "+h.names[0], positive(calls-int64(d.Handled-was.Handled)))
+		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.objs.Programs)) {
+		p := s.objs.Programs[name]
+		if slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) {
+			continue
+		}
+		switch name {
+		case "on_enter":
+			l.Add("entries unseen", positive(int64(misses(p))-spared))
+		case "on_page_free": // what it left behind is checked in the end
+		case "on_exit": // the next thread of that number clears what it left behind
+		case "on_sys_exit_again", "on_fork_again":
+		case "on_sys_exit", "on_fork":
+			// Lost only if both missed it.
+			l.Add("calls unseen by "+name, min(misses(p), misses(s.objs.Programs[name+"_again"])))
+		default:
+			l.Add("runs skipped of "+name, misses(p))
+		}
+	}
+}
+
+func positive(n int64) uint64 { return uint64(max(0, n)) }
+
+// misses is how often the kernel skipped a program; nil has none.
+func misses(p *ebpf.Program) uint64 {
+	if p == nil {
+		return 0
+	}
+	stats, err := p.Stats()
+	if err != nil {
+		return 0 // before 5.12 no fentry program is skipped
+	}
+	return stats.RecursionMisses
+}
