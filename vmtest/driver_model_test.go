@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -106,46 +107,62 @@ func TestDriverDiskBandwidth(t *testing.T) {
 // as asked for.
 func TestDriverDiskJitter(t *testing.T) {
 	d := openDevice(t)
-	const jitter, n = 400 * time.Millisecond, 16
-	fd, mem := openRaw(t, unix.O_DIRECT), anonymous(t, 1)
-	orders := map[ioctlapi.Distribution][][]uint64{}
 	for _, distribution := range []ioctlapi.Distribution{ioctlapi.DistributionUniform, ioctlapi.DistributionExponential} {
-		for _, seed := range []uint64{1, 1, 2} {
-			model(t, d, func(c *ioctlapi.Config) {
-				c.Model, c.QueueDepth, c.Seed = ioctlapi.ModelDisk, 64, seed
-				c.JitterNS, c.Distribution = uint64(jitter), distribution
-			})
-			took, order := burst(t, fd, mem, n)
-			orders[distribution] = append(orders[distribution], order)
-			var sum time.Duration
-			for _, v := range took {
-				sum += v
-			}
-			mean, want := sum/n, jitter/2
-			if distribution == ioctlapi.DistributionExponential {
-				want = jitter
-			} else if last := took[n-1]; last > jitter+jitter/2 {
-				t.Errorf("uniform: %v is over %v", last, jitter)
-			}
-			if mean < want/2 || mean > want*2 {
-				t.Errorf("%v, seed %d: %v on average, want about %v", distribution, seed, mean, want)
-			}
+		// A machine that stops for a moment spoils times and order: not three times running.
+		var problems []string
+		for try := 0; try == 0 || len(problems) > 0 && try < 3; try++ {
+			problems = jitterProblems(t, d, distribution)
+			t.Logf("%v, try %d: %q", distribution, try, problems)
 		}
-		same, other := 0, 0
-		o := orders[distribution]
-		for i := range n {
-			if o[0][i] == o[1][i] {
-				same++
-			}
-			if o[0][i] == o[2][i] {
-				other++
-			}
-		}
-		// Neighbours may change places when their times are a blink apart.
-		if same < n-4 || other > n-4 {
-			t.Errorf("%v: in order with the same seed %d of %d, with another %d", distribution, same, n, other)
+		for _, p := range problems {
+			t.Errorf("%v: %s", distribution, p)
 		}
 	}
+}
+
+// jitterProblems runs three bursts, the first two with the same seed, and says
+// what isn't as the distribution has it.
+func jitterProblems(t *testing.T, d *ioctlapi.Device, distribution ioctlapi.Distribution) []string {
+	t.Helper()
+	const jitter, n = 400 * time.Millisecond, 16
+	fd, mem := openRaw(t, unix.O_DIRECT), anonymous(t, 1)
+	var problems []string
+	var orders [][]uint64
+	for _, seed := range []uint64{1, 1, 2} {
+		model(t, d, func(c *ioctlapi.Config) {
+			c.Model, c.QueueDepth, c.Seed = ioctlapi.ModelDisk, 64, seed
+			c.JitterNS, c.Distribution = uint64(jitter), distribution
+		})
+		took, order := burst(t, fd, mem, n)
+		orders = append(orders, order)
+		var sum time.Duration
+		for _, v := range took {
+			sum += v
+		}
+		mean, want := sum/n, jitter/2
+		if distribution == ioctlapi.DistributionExponential {
+			want = jitter
+		} else if last := took[n-1]; last > jitter+jitter/2 {
+			problems = append(problems, fmt.Sprintf("seed %d: %v is over %v", seed, last, jitter))
+		}
+		if mean < want/2 || mean > want*2 {
+			problems = append(problems, fmt.Sprintf("seed %d: %v on average, want about %v", seed, mean, want))
+		}
+	}
+	same, other := 0, 0
+	for i := range n {
+		if orders[0][i] == orders[1][i] {
+			same++
+		}
+		if orders[0][i] == orders[2][i] {
+			other++
+		}
+	}
+	// Neighbours may change places when their times are a blink apart.
+	if same < n-4 || other > n-4 {
+		problems = append(problems, fmt.Sprintf("in order with the same seed %d of %d, with another %d", same, n, other))
+	}
+	return problems
 }
 
 // One request at a time lets the tape run dry before each; several in flight
