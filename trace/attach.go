@@ -94,7 +94,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 			return fmt.Errorf("attach to tracepoint %s: %w", t.name, err)
 		}
 		s.links = append(s.links, l)
-		if !strings.HasSuffix(t.program, "_again") {
+		if !strings.Contains(t.program, "_again") {
 			s.coverage.Attached = append(s.coverage.Attached, t.name)
 		}
 	}

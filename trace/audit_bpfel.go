@@ -147,7 +147,7 @@ type auditTotals struct {
 	Queued       uint64
 	Completed    uint64
 	SlowestNs    uint64
-	Lost         [7]struct {
+	Lost         [8]struct {
 		_      structs.HostLayout
 		Events uint64
 		Error  int64
@@ -200,6 +200,7 @@ const (
 	auditProgOnForkAgain         = "on_fork_again"
 	auditProgOnPageFree          = "on_page_free"
 	auditProgOnReturn            = "on_return"
+	auditProgOnSysEnter          = "on_sys_enter"
 	auditProgOnSysExit           = "on_sys_exit"
 	auditProgOnSysExitAgain      = "on_sys_exit_again"
 	auditProgOnUnpinFolio        = "on_unpin_folio"
@@ -268,6 +269,7 @@ type auditProgramSpecs struct {
 	OnForkAgain         *ebpf.ProgramSpec `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
+	OnSysEnter          *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitAgain      *ebpf.ProgramSpec `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.ProgramSpec `ebpf:"on_unpin_folio"`
@@ -396,6 +398,7 @@ type auditPrograms struct {
 	OnForkAgain         *ebpf.Program `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
+	OnSysEnter          *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitAgain      *ebpf.Program `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.Program `ebpf:"on_unpin_folio"`
@@ -419,6 +422,7 @@ func (p *auditPrograms) Close() error {
 		p.OnForkAgain,
 		p.OnPageFree,
 		p.OnReturn,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitAgain,
 		p.OnUnpinFolio,

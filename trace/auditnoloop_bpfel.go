@@ -136,7 +136,7 @@ type auditNoLoopTotals struct {
 	Queued       uint64
 	Completed    uint64
 	SlowestNs    uint64
-	Lost         [7]struct {
+	Lost         [8]struct {
 		_      structs.HostLayout
 		Events uint64
 		Error  int64
@@ -220,6 +220,7 @@ const (
 	auditNoLoopProgOnForkAgain         = "on_fork_again"
 	auditNoLoopProgOnPageFree          = "on_page_free"
 	auditNoLoopProgOnReturn            = "on_return"
+	auditNoLoopProgOnSysEnter          = "on_sys_enter"
 	auditNoLoopProgOnSysExit           = "on_sys_exit"
 	auditNoLoopProgOnSysExitAgain      = "on_sys_exit_again"
 	auditNoLoopProgOnUnpinFolio        = "on_unpin_folio"
@@ -288,6 +289,7 @@ type auditNoLoopProgramSpecs struct {
 	OnForkAgain         *ebpf.ProgramSpec `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.ProgramSpec `ebpf:"on_page_free"`
 	OnReturn            *ebpf.ProgramSpec `ebpf:"on_return"`
+	OnSysEnter          *ebpf.ProgramSpec `ebpf:"on_sys_enter"`
 	OnSysExit           *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnSysExitAgain      *ebpf.ProgramSpec `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.ProgramSpec `ebpf:"on_unpin_folio"`
@@ -422,6 +424,7 @@ type auditNoLoopPrograms struct {
 	OnForkAgain         *ebpf.Program `ebpf:"on_fork_again"`
 	OnPageFree          *ebpf.Program `ebpf:"on_page_free"`
 	OnReturn            *ebpf.Program `ebpf:"on_return"`
+	OnSysEnter          *ebpf.Program `ebpf:"on_sys_enter"`
 	OnSysExit           *ebpf.Program `ebpf:"on_sys_exit"`
 	OnSysExitAgain      *ebpf.Program `ebpf:"on_sys_exit_again"`
 	OnUnpinFolio        *ebpf.Program `ebpf:"on_unpin_folio"`
@@ -445,6 +448,7 @@ func (p *auditNoLoopPrograms) Close() error {
 		p.OnForkAgain,
 		p.OnPageFree,
 		p.OnReturn,
+		p.OnSysEnter,
 		p.OnSysExit,
 		p.OnSysExitAgain,
 		p.OnUnpinFolio,

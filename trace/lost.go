@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A thread that enters the kernel in the middle of a call lost its return only
+// if both programs that see returns missed one.
+const lostReturn = 7
+
 // lostCauses names what found no place, in the order of enum lost_cause in bpf/state.h.
 var lostCauses = [...]string{
 	"the ring of events is full",
@@ -21,6 +25,7 @@ var lostCauses = [...]string{
 	"a call's note found no place",
 	"a new process found no place",
 	"a walk within walks",
+	lostReturn: "a return from the kernel unseen",
 }
 
 // lost sums up what the programs and the kernel say they missed. The caller
@@ -31,6 +36,9 @@ func (s *Session) lost(t auditTotals) audit.Lost {
 		why := lostCauses[i]
 		if c.Error < 0 {
 			why += ": " + unix.Errno(-c.Error).Error()
+		}
+		if i == lostReturn {
+			c.Events = min(c.Events, misses(s.objs.Programs["on_sys_exit"]), misses(s.objs.Programs["on_sys_exit_again"]))
 		}
 		l.Add(why, c.Events)
 	}
@@ -61,10 +69,11 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 			l.Add("entries unseen", positive(int64(misses(p))-spared))
 		case "on_page_free": // what it left behind is checked in the end
 		case "on_exit": // the next thread of that number clears what it left behind
-		case "on_sys_exit_again", "on_fork_again":
-		case "on_sys_exit", "on_fork":
+		case "on_sys_exit", "on_sys_exit_again", "on_sys_enter": // lostReturn tells, if it matters
+		case "on_fork_again":
+		case "on_fork":
 			// Lost only if both missed it.
-			l.Add("calls unseen by "+name, min(misses(p), misses(s.objs.Programs[name+"_again"])))
+			l.Add("forks unseen", min(misses(p), misses(s.objs.Programs["on_fork_again"])))
 		default:
 			l.Add("runs skipped of "+name, misses(p))
 		}

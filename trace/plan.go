@@ -118,6 +118,7 @@ var tracepoints = []struct {
 }{
 	{"on_sys_exit", "sys_exit", pinRules},
 	{"on_sys_exit_again", "sys_exit", pinRules},
+	{"on_sys_enter", "sys_enter", nil},
 	{"on_fork", "sched_process_fork", pinRules},
 	{"on_fork_again", "sched_process_fork", pinRules},
 	{"on_exit", "sched_process_exit", nil},

@@ -387,6 +387,26 @@ int on_sys_exit_again(__u64 *ctx)
 	return sys_exit(ctx);
 }
 
+/*
+ * Ends what pinned pages on the way back to user space (task work, a page
+ * fault), or in a call at whose end both were skipped: user space tells which.
+ */
+SEC("raw_tp/sys_enter")
+int on_sys_enter(__u64 *ctx)
+{
+	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
+
+	if (!ts)
+		return 0;
+	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+	if (!ts->call)
+		return 0;
+	op_end(ts->call, 0, 0);
+	ts->call = 0;
+	lose(LOST_RETURN, 0);
+	return 0;
+}
+
 static __always_inline int process_fork(__u64 *ctx)
 {
 	__u32 parent = BPF_CORE_READ((struct task_struct *)ctx[0], tgid);
@@ -402,7 +422,7 @@ static __always_inline int process_fork(__u64 *ctx)
 	return 0;
 }
 
-/* Twice for the same reason: the children of a process that was missed would all be. */
+/* Twice, for the same reason and seldom called: the children of a process that was missed would all be. */
 SEC("raw_tp/sched_process_fork")
 int on_fork(__u64 *ctx)
 {

@@ -206,6 +206,7 @@ enum lost_cause {
 	LOST_CALL,
 	LOST_TARGET,
 	LOST_WALK,
+	LOST_RETURN,	/* at most */
 	LOST_MAX,
 };
 
