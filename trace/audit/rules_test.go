@@ -338,3 +338,26 @@ func TestGrouping(t *testing.T) {
 		t.Errorf("%d pins outstanding, want 7", r.Pins.Outstanding)
 	}
 }
+
+// What was lost is told with its causes; what wasn't is none.
+func TestLostCauses(t *testing.T) {
+	var l Lost
+	l.Add("nothing", 0)
+	if l.Any() || l.Causes != nil {
+		t.Errorf("nothing was lost: %+v", l)
+	}
+	l.Add("the ring was full", 2)
+	l.Add("a run was skipped", 3)
+	if !l.Any() || l.Events != 5 || len(l.Causes) != 2 {
+		t.Errorf("lost %+v", l)
+	}
+	var b strings.Builder
+	if err := Judge(Evidence{Lost: l}).WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"5 events", "2: the ring was full", "3: a run was skipped"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
