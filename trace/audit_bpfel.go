@@ -135,7 +135,7 @@ type auditTaskState struct {
 	PinStack    uint32
 	DoneResult  int64
 	Done        uint32
-	Reserved    uint32
+	PinForeign  uint32
 }
 
 type auditTotals struct {
@@ -213,7 +213,9 @@ const (
 	auditVarAuditAll             = "audit_all"
 	auditVarFollLongterm         = "foll_longterm"
 	auditVarGetsSeen             = "gets_seen"
+	auditVarReleasedSeen         = "released_seen"
 	auditVarSelfTgid             = "self_tgid"
+	auditVarStopped              = "stopped"
 	auditVarUnusedEvent          = "unused_event"
 )
 
@@ -310,7 +312,9 @@ type auditVariableSpecs struct {
 	AuditAll     *ebpf.VariableSpec `ebpf:"audit_all"`
 	FollLongterm *ebpf.VariableSpec `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.VariableSpec `ebpf:"gets_seen"`
+	ReleasedSeen *ebpf.VariableSpec `ebpf:"released_seen"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
+	Stopped      *ebpf.VariableSpec `ebpf:"stopped"`
 	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
 }
 
@@ -380,7 +384,9 @@ type auditVariables struct {
 	AuditAll     *ebpf.Variable `ebpf:"audit_all"`
 	FollLongterm *ebpf.Variable `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.Variable `ebpf:"gets_seen"`
+	ReleasedSeen *ebpf.Variable `ebpf:"released_seen"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
+	Stopped      *ebpf.Variable `ebpf:"stopped"`
 	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
 }
 

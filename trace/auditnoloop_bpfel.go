@@ -124,7 +124,7 @@ type auditNoLoopTaskState struct {
 	PinStack    uint32
 	DoneResult  int64
 	Done        uint32
-	Reserved    uint32
+	PinForeign  uint32
 }
 
 type auditNoLoopTotals struct {
@@ -171,11 +171,11 @@ type auditNoLoopWalk struct {
 	RunLarge      uint32
 	Get           uint32
 	Stack         uint32
+	Foreign       uint32
 	Guess         uint32
 	Pages         uint32
 	Over          uint32
 	ReadonlyDirty uint32
-	_             [4]byte
 	ReadonlyOp    uint64
 	OverOp        uint64
 	CleanOp       uint64
@@ -233,7 +233,9 @@ const (
 	auditNoLoopVarAuditAll             = "audit_all"
 	auditNoLoopVarFollLongterm         = "foll_longterm"
 	auditNoLoopVarGetsSeen             = "gets_seen"
+	auditNoLoopVarReleasedSeen         = "released_seen"
 	auditNoLoopVarSelfTgid             = "self_tgid"
+	auditNoLoopVarStopped              = "stopped"
 	auditNoLoopVarUnusedEvent          = "unused_event"
 )
 
@@ -332,7 +334,9 @@ type auditNoLoopVariableSpecs struct {
 	AuditAll     *ebpf.VariableSpec `ebpf:"audit_all"`
 	FollLongterm *ebpf.VariableSpec `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.VariableSpec `ebpf:"gets_seen"`
+	ReleasedSeen *ebpf.VariableSpec `ebpf:"released_seen"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
+	Stopped      *ebpf.VariableSpec `ebpf:"stopped"`
 	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
 }
 
@@ -406,7 +410,9 @@ type auditNoLoopVariables struct {
 	AuditAll     *ebpf.Variable `ebpf:"audit_all"`
 	FollLongterm *ebpf.Variable `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.Variable `ebpf:"gets_seen"`
+	ReleasedSeen *ebpf.Variable `ebpf:"released_seen"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
+	Stopped      *ebpf.Variable `ebpf:"stopped"`
 	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
 }
 

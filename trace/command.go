@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 
 	"dio/trace/audit"
@@ -18,8 +17,8 @@ type Run struct {
 	// Command is started once all is attached, with this process's standard
 	// streams unless it has its own; nil: none.
 	Command *exec.Cmd
-	// PID is an existing process to watch, 0 for none. With neither it nor
-	// Command, everything is watched.
+	// PID is an existing process to watch with its descendants, 0 for none.
+	// With neither it nor Command, everything is watched.
 	PID int
 	// Duration bounds an audit without a command; 0: until ctx is done or PID exits.
 	Duration time.Duration
@@ -106,6 +105,10 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 			}
 			n, err := s.NoteOverdue(r.LostAfter)
 			if err != nil {
+				if r.Command != nil {
+					r.Command.Process.Kill()
+					<-ended
+				}
 				return fmt.Errorf("audit: %w", err)
 			}
 			if n > 0 && !told && r.Notice != nil {
@@ -150,24 +153,4 @@ func (r *Run) drain(s *Session) error {
 		}
 		time.Sleep(step)
 	}
-}
-
-// exiting says whether the process is in the middle of its exit.
-func exiting(pid int) bool {
-	const pfExiting = 0x4
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	_, rest, ok := strings.Cut(string(b), ") ")
-	if !ok {
-		return false
-	}
-	var state string
-	var ppid, pgrp, session, tty, tpgid int
-	var flags uint64
-	if _, err := fmt.Sscan(rest, &state, &ppid, &pgrp, &session, &tty, &tpgid, &flags); err != nil {
-		return false
-	}
-	return flags&pfExiting != 0
 }

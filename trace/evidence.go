@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"dio/trace/audit"
@@ -173,12 +171,28 @@ func (s *Session) totals() (auditTotals, error) {
 	return sum, nil
 }
 
-// Evidence reads all that the rules judge. The caller fills in what only it
-// knows: limits and filters.
-func (s *Session) Evidence() (audit.Evidence, error) {
-	// The reader may be behind the programs for a moment.
+// stop makes the programs leave everything as it is, for what is read must
+// fit together while others go on working, and waits for the last events.
+func (s *Session) stop() error {
+	if err := s.objs.Variables["stopped"].Set(uint32(1)); err != nil {
+		return fmt.Errorf("stop the programs: %w", err)
+	}
+	time.Sleep(settle) // one that runs ends
 	if err := s.reader.Flush(); err != nil {
-		return audit.Evidence{}, fmt.Errorf("read the last events: %w", err)
+		return fmt.Errorf("read the last events: %w", err)
+	}
+	s.done.Wait()
+	return nil
+}
+
+// settle is how long a program may go on that was running when they were told to stop.
+const settle = 20 * time.Millisecond
+
+// Evidence ends the watching, and reads all that the rules judge. The caller
+// fills in what only it knows: limits and filters.
+func (s *Session) Evidence() (audit.Evidence, error) {
+	if err := s.stop(); err != nil {
+		return audit.Evidence{}, err
 	}
 	e := audit.Evidence{Coverage: s.coverage, End: now()}
 	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
@@ -343,16 +357,6 @@ func (s *Session) rawStack(id uint32) audit.Stack {
 		out = append(out, audit.Frame{Offset: pc})
 	}
 	return out
-}
-
-// Gone says whether a process has exited: a zombie has.
-func Gone(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return true
-	}
-	_, rest, ok := strings.Cut(string(b), ") ")
-	return ok && (rest[0] == 'Z' || rest[0] == 'X')
 }
 
 // isEnd says that a batch was the map's last.

@@ -22,6 +22,8 @@ const (
 	kindURingDone
 	kindDual
 	kindCancelFn
+	kindAddPin
+	kindAddPins
 
 	cookieGet      = 1 << 16
 	cookieLongTerm = 1 << 17
@@ -61,7 +63,19 @@ var (
 	completeRules = []string{audit.RuleEarlyComplete, audit.RuleDoubleComplete, audit.RuleLostComplete, audit.RuleResultRange}
 )
 
+// taskHooks are attached in this order where each needs a link of its own: what
+// ends something before what begins it, which would seem never to end.
 var taskHooks = []taskHook{
+	{names: []string{"folio_mark_dirty", "set_page_dirty"}, cookie: kindDirtyFolio, enter: true, rules: dirtyRules},
+	{names: []string{"set_page_dirty_lock"}, cookie: kindDirtyPage, enter: true, rules: dirtyRules},
+	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
+	{names: []string{"unpin_folio"}, cookie: kindReleaseFolio, enter: true, rules: pinRules, optional: true},
+	{names: []string{"unpin_folios"}, cookie: kindReleaseFolios, enter: true, rules: pinRules, optional: true},
+	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
+	{names: []string{"kiocb_done"}, cookie: kindURingDone, enter: true, rules: completeRules, until: "bpf_loop"},
+	{names: []string{"kiocb_set_cancel_fn"}, cookie: kindCancelFn, enter: true, rules: []string{audit.RuleCancelFnMisuse}},
+	{names: []string{"folio_add_pin"}, cookie: kindAddPin, enter: true, rules: pinRules, optional: true},
+	{names: []string{"folio_add_pins"}, cookie: kindAddPins, enter: true, rules: pinRules, optional: true},
 	{names: []string{"pin_user_pages"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules},
 	{names: []string{"pin_user_pages_fast"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules},
 	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3, 1), enter: true, exit: true, rules: pinRules},
@@ -75,15 +89,7 @@ var taskHooks = []taskHook{
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_write"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_uring_cmd"}, cookie: kindURingCmd, enter: true, exit: true, rules: completeRules, optional: true},
-	{names: []string{"kiocb_done"}, cookie: kindURingDone, enter: true, rules: completeRules, until: "bpf_loop"},
 	{names: []string{"copy_splice_read", "generic_file_splice_read"}, cookie: kindSplice, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
-	{names: []string{"folio_mark_dirty", "set_page_dirty"}, cookie: kindDirtyFolio, enter: true, rules: dirtyRules},
-	{names: []string{"set_page_dirty_lock"}, cookie: kindDirtyPage, enter: true, rules: dirtyRules},
-	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
-	{names: []string{"unpin_folio"}, cookie: kindReleaseFolio, enter: true, rules: pinRules, optional: true},
-	{names: []string{"unpin_folios"}, cookie: kindReleaseFolios, enter: true, rules: pinRules, optional: true},
-	{names: []string{"kiocb_set_cancel_fn"}, cookie: kindCancelFn, enter: true, rules: []string{audit.RuleCancelFnMisuse}},
-	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
 }
 
 // dualHook is a function that interrupts call too. The kernel skips a

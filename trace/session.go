@@ -67,6 +67,9 @@ func Start(o Options) (*Session, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("audit: root is needed to load eBPF programs: run it with sudo, or in a VM: dioctl vm run -- dioctl audit -- COMMAND")
 	}
+	if err := samePIDs(); err != nil {
+		return nil, err
+	}
 	// Before 5.11 maps are charged against RLIMIT_MEMLOCK.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("audit: raise the limit of locked memory: %w", err)
@@ -108,9 +111,30 @@ func Start(o Options) (*Session, error) {
 		s.Close()
 		return nil, explainLoad(err)
 	}
+	// Whoever they start from now on is seen; who was there before is looked for.
+	for _, pid := range o.Targets {
+		pids, err := descendants(pid)
+		if err == nil {
+			err = s.watch(pids...)
+		}
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("audit: watch the processes below %d: %w", pid, err)
+		}
+	}
 	s.done.Add(1)
 	go s.read()
 	return s, nil
+}
+
+// watch brings processes into scope.
+func (s *Session) watch(pids ...int) error {
+	for _, pid := range pids {
+		if err := s.objs.Maps["targets"].Put(uint32(pid), uint32(1)); err != nil {
+			return fmt.Errorf("watch process %d: %w", pid, err)
+		}
+	}
+	return nil
 }
 
 // explainLoad adds what a person can do about the usual refusals.
@@ -216,10 +240,8 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, version uint
 	if len(targets) == 0 && !o.All {
 		targets = []int{os.Getpid()}
 	}
-	for _, pid := range targets {
-		if err := objs.Maps["targets"].Put(uint32(pid), uint32(1)); err != nil {
-			return fmt.Errorf("watch process %d: %w", pid, err)
-		}
+	if err := s.watch(targets...); err != nil {
+		return err
 	}
 	s.reader, err = ringbuf.NewReader(objs.Maps["events"])
 	if err != nil {

@@ -243,6 +243,9 @@ func doubleComplete(e *Evidence) []violation {
 func lostComplete(e *Evidence) []violation {
 	var out []violation
 	for _, op := range e.Unfinished {
+		if !op.Queued {
+			continue // the driver's function hasn't returned
+		}
 		age := e.End - op.Start
 		gone := e.Gone != nil && e.Gone(op.PID)
 		if age < e.LostAfter && !gone {

@@ -66,6 +66,7 @@ func TestRules(t *testing.T) {
 	gone := func(int) bool { return true }
 	alive := func(int) bool { return false }
 	running := func(op *Op) { op.Completions, op.End, op.Live, op.Dirty, op.Queued = 0, 0, 4, 0, true }
+	proven := map[string]bool{}
 
 	for name, c := range map[string]struct {
 		evidence Evidence
@@ -174,6 +175,9 @@ func TestRules(t *testing.T) {
 		"lost-complete: too old": {
 			evidence: Evidence{Unfinished: []Op{read(running)}, End: 10 * time.Second, LostAfter: 3 * time.Second, Gone: alive},
 			want:     []string{RuleLostComplete}, pages: 4, severity: SeverityError},
+		"the driver's function runs for long": {
+			evidence: Evidence{Unfinished: []Op{read(func(op *Op) { running(op); op.Queued = false })}, End: 10 * time.Second,
+				LostAfter: 3 * time.Second, Gone: alive}},
 		"lost-complete: its process has gone": {
 			evidence: Evidence{Unfinished: []Op{read(running)}, End: 2 * time.Second, LostAfter: 3 * time.Second, Gone: gone},
 			want:     []string{RuleLostComplete}, pages: 4, severity: SeverityError},
@@ -266,6 +270,9 @@ func TestRules(t *testing.T) {
 					t.Errorf("finding doesn't lead to the driver: %+v", f)
 				}
 			}
+			for _, rule := range c.want {
+				proven[rule] = true
+			}
 			slices.Sort(got)
 			if !slices.Equal(got, c.want) {
 				t.Fatalf("rules %v, want %v", got, c.want)
@@ -284,9 +291,14 @@ func TestRules(t *testing.T) {
 			}
 		})
 	}
+	for _, name := range Rules() {
+		if !proven[name] {
+			t.Errorf("no evidence above breaks %s", name)
+		}
+	}
 }
 
-// Every rule is proven above, and its name is one that users rely on.
+// Every rule is applied, and its name is one that users rely on.
 func TestRulesAreListed(t *testing.T) {
 	if len(Rules()) != len(rules) {
 		t.Errorf("%d rules have names, %d are applied", len(Rules()), len(rules))

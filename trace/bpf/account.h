@@ -39,8 +39,8 @@ static __always_inline void slot_remove(struct folio_state *f, __u64 op)
 __noinline int pin_run(WALK_REF ref)
 {
 	struct walk *w = walk_of(ref);
+	struct folio_state *f, *now;
 	struct hold_key key = {};
-	struct folio_state *f;
 	__u32 n, write;
 	struct hold *h;
 
@@ -76,6 +76,25 @@ __noinline int pin_run(WALK_REF ref)
 	/* In this order, for the same reason. */
 	__sync_fetch_and_add(&f->live_write, write);
 	__sync_fetch_and_add(&f->live, n);
+	now = bpf_map_lookup_elem(&folios, &key.folio);
+	if (now != f) {
+		/* Another CPU released the last pin, and took its state away: it may be another folio's. */
+		__sync_fetch_and_add(&f->live_write, -write);
+		__sync_fetch_and_add(&f->live, -n);
+		if (!now) {
+			struct folio_state fresh = { .foreign = 1 };
+
+			bpf_map_update_elem(&folios, &key.folio, &fresh, BPF_NOEXIST);
+			now = bpf_map_lookup_elem(&folios, &key.folio);
+		}
+		if (!now) {
+			COUNT(lost_pages, n);
+			return 0;
+		}
+		f = now;
+		__sync_fetch_and_add(&f->live_write, write);
+		__sync_fetch_and_add(&f->live, n);
+	}
 
 	h = bpf_map_lookup_elem(&holds, &key);
 	if (h) {
@@ -91,6 +110,24 @@ __noinline int pin_run(WALK_REF ref)
 		slot_add(f, w->op);
 	}
 	w->pages += n;
+	return 0;
+}
+
+/* Somebody out of scope pinned these: a release of theirs is no excess. */
+__noinline int foreign_run(WALK_REF ref)
+{
+	struct walk *w = walk_of(ref);
+	struct folio_state *f;
+	__u64 folio;
+
+	if (!w)
+		return 0;
+	folio = w->run;
+	f = bpf_map_lookup_elem(&folios, &folio);
+	if (f)
+		f->foreign = 1;
+	if (released_seen)
+		bpf_map_delete_elem(&released, &folio);
 	return 0;
 }
 
@@ -222,7 +259,8 @@ __noinline int release_run(WALK_REF ref)
 			proven = f ? !f->foreign : last != 0;
 			if (last)
 				w->over_op = *last & ~RELEASED_DIRTY;
-			if (!proven && w->audited && folio_pins(w->run) < n)
+			/* The zero page counts no pins since 6.5. */
+			if (!proven && w->audited && folio_pins(w->run) < n && !folio_reserved(w->run))
 				proven = true;
 		}
 		if (proven)
@@ -261,14 +299,18 @@ __noinline int release_run(WALK_REF ref)
 		f->holders[0] = f->holders[1] = f->holders[2] = f->holders[3] = 0;
 		/*
 		 * A large folio is kept: another CPU may be about to pin it
-		 * again. A single page has no second user at this moment.
+		 * again. A single page seldom has a second user, who looks
+		 * whether it is still there.
 		 */
 		if (!w->run_large) {
 			if (w->dirty)
 				last |= RELEASED_DIRTY;
-			if (!f->foreign)
+			if (!f->foreign) {
 				bpf_map_update_elem(&released, &folio, &last, BPF_ANY);
-			bpf_map_delete_elem(&folios, &folio);
+				released_seen = 1;
+			}
+			if (f->live == 0)
+				bpf_map_delete_elem(&folios, &folio);
 		}
 	}
 	return 0;

@@ -40,18 +40,23 @@ static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 w
 	struct op *op = ts ? op_of(ts->op) : 0;
 
 	/* A kernel thread that works on an audited process's operation counts. */
-	if (!op && !audited(who >> 32))
+	bool foreign = !op && !audited(who >> 32);
+
+	if (foreign && cookie & COOKIE_GET)
 		return;
 	if (!ts)
 		ts = task_make((__u32)who);
 	if (!ts)
 		return;
 	/* One pin function may call another: the outer one is the one. */
-	if (ts->pin_hook && ctx->sp < ts->pin_sp && ts->pin_sp - ctx->sp < 4096)
+	if (ts->pin_hook && NESTED(ctx->sp, cookie, ts->pin_sp, ts->pin_hook))
 		return;
 	ts->pin_hook = cookie;
 	ts->pin_sp = ctx->sp;
+	ts->pin_foreign = foreign;
 	ts->pin_pages = arg(ctx, COOKIE_PAGES(cookie));
+	if (foreign)
+		return;
 	ts->pin_flags = cookie & COOKIE_LONGTERM ? foll_longterm : (__u32)arg(ctx, COOKIE_FLAGS(cookie));
 	ts->pin_stack = stack_of(ctx);
 	if (COOKIE_ASKED(cookie))
@@ -67,6 +72,16 @@ static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 
 	if (!ts || ts->pin_hook != cookie)
 		return;
 	ts->pin_hook = 0;
+	if (ts->pin_foreign) {
+		__u64 pages = ts->pin_pages;
+		__u32 tid = (__u32)who;
+
+		if (!ts->op && !ts->call)
+			bpf_map_delete_elem(&tasks, &tid);
+		if (n > 0 && pages)
+			pinned_foreign(pages, n);
+		return;
+	}
 	if (n <= 0 || !ts->pin_pages)
 		return;
 	if (cookie & COOKIE_GET) {
@@ -197,6 +212,9 @@ int on_enter(struct pt_regs *ctx)
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u64 who = bpf_get_current_pid_tgid();
 
+	/* What has two programs goes on being counted, for the comparison of the two. */
+	if (stopped && COOKIE_KIND(cookie) != HOOK_DUAL)
+		return 0;
 	switch (COOKIE_KIND(cookie)) {
 	case HOOK_PIN:
 		pin_enter(ctx, cookie, who);
@@ -230,7 +248,7 @@ int on_enter(struct pt_regs *ctx)
 		break;
 #ifndef WITHOUT_BPF_LOOP
 	case HOOK_DUAL:
-		if (handles(SIDE_KPROBE, COOKIE_DUAL(cookie), ctx->sp, ctx->di))
+		if (handles(SIDE_KPROBE, COOKIE_DUAL(cookie), ctx->sp, ctx->di) && !stopped)
 			dual(ctx, COOKIE_DUAL(cookie), ctx->di, ctx->si, ctx->dx);
 		break;
 #endif
@@ -243,6 +261,12 @@ int on_enter(struct pt_regs *ctx)
 	case HOOK_CANCEL_FN:
 		cancel_fn(ctx, who);
 		break;
+	case HOOK_ADD_PIN:
+		pinned_again(ctx->di, 1, who);
+		break;
+	case HOOK_ADD_PINS:
+		pinned_again(ctx->di, (__u32)ctx->si, who);
+		break;
 	}
 	return 0;
 }
@@ -253,6 +277,8 @@ int on_return(struct pt_regs *ctx)
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u64 who = bpf_get_current_pid_tgid();
 
+	if (stopped)
+		return 0;
 	switch (COOKIE_KIND(cookie)) {
 	case HOOK_PIN:
 		pin_return(ctx, cookie, who);
@@ -314,7 +340,7 @@ int program(__u64 *ctx)									\
 {											\
 	__u64 a0 = farg(ctx, 0);							\
 											\
-	if (HANDLES(function, entry_sp(ctx, args), a0))			\
+	if (HANDLES(function, entry_sp(ctx, args), a0) && !stopped)			\
 		dual(ctx, function, a0, args > 1 ? farg(ctx, 1) : 0, args > 2 ? farg(ctx, 2) : 0); \
 	return 0;									\
 }
@@ -352,7 +378,7 @@ static __always_inline int sys_exit(__u64 *ctx)
 	__u64 nr = 0;
 	struct op *op;
 
-	if (!ts)
+	if (!ts || stopped)
 		return 0;
 	/* Whatever was missed, a thread that leaves the kernel is in the middle of nothing. */
 	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
@@ -396,7 +422,7 @@ int on_sys_enter(__u64 *ctx)
 {
 	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
 
-	if (!ts)
+	if (!ts || stopped)
 		return 0;
 	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
 	if (!ts->call)
@@ -440,9 +466,12 @@ SEC("raw_tp/sched_process_exit")
 int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0];
-	__u32 tid = BPF_CORE_READ(task, pid);
+	__u32 tid = BPF_CORE_READ(task, pid), tgid = BPF_CORE_READ(task, tgid);
 
 	bpf_map_delete_elem(&tasks, &tid);
+	/* The number of a process that is over may be given to a stranger. */
+	if (BPF_CORE_READ(task, signal, live.counter) == 0)
+		bpf_map_delete_elem(&targets, &tgid);
 	return 0;
 }
 
@@ -453,6 +482,9 @@ int on_page_free(__u64 *ctx)
 
 	if (gets_seen)
 		bpf_map_delete_elem(&gets, &page);
+	/* Who pins it next may be nobody in scope. */
+	if (released_seen && bpf_map_lookup_elem(&released, &page))
+		bpf_map_delete_elem(&released, &page);
 	return 0;
 }
 

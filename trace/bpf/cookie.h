@@ -22,6 +22,8 @@ enum hook_kind {
 	HOOK_URING_DONE,
 	HOOK_DUAL,	/* which: see enum dual_function */
 	HOOK_CANCEL_FN,
+	HOOK_ADD_PIN,
+	HOOK_ADD_PINS,
 };
 
 enum dual_function {
@@ -40,6 +42,9 @@ enum dual_function {
 #define COOKIE_PAGES(c) ((c) >> 8 & 0xf)
 #define COOKIE_FLAGS(c) ((c) >> 12 & 0xf)
 #define COOKIE_DUAL(c) ((c) >> 8 & 0xf)
+/* Is the function of hook a, entered at sp_a, called by that of hook b? Perhaps by a jump: then the two differ. */
+#define NESTED(sp_a, a, sp_b, b) (((sp_a) < (sp_b) && (sp_b) - (sp_a) < 4096) || ((sp_a) == (sp_b) && (a) != (b)))
+
 #define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
 #define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
 #define COOKIE_ASKED(c) ((c) >> 18 & 0xf)	/* of a pin function: the argument that counts pages; 0: none */

@@ -90,9 +90,15 @@ struct bio {
 	unsigned short bi_vcnt;
 };
 
+struct signal_struct {
+	atomic_t live;
+};
+
 struct task_struct {
+	unsigned int flags;
 	int pid;
 	int tgid;
+	struct signal_struct *signal;
 };
 
 enum pageflags {

@@ -42,7 +42,7 @@ MAP(BPF_MAP_TYPE_ARRAY, zero, __u32, struct zeros, 1);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 32768);	/* buckets: of two stacks in one the second is lost */
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, STACK_DEPTH * sizeof(__u64));
 } stacks SEC(".maps");
@@ -55,6 +55,8 @@ struct {
 const volatile __u32 audit_all;		/* every process, not just targets */
 const volatile __u32 self_tgid;		/* the auditor: its children are targets, itself not */
 __u32 gets_seen;			/* some page was taken with FOLL_GET */
+__u32 released_seen;			/* the map has an entry */
+__u32 stopped;				/* by user space, which reads the maps */
 const volatile __u32 foll_longterm = 1 << 8;	/* 1 << 16 before 6.3 */
 
 static __always_inline struct totals *get_totals(void)

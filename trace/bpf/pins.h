@@ -10,21 +10,29 @@ static long pin_step(__u32 i, STEP_ARG)
 {
 	struct walk *w = walk_of(ref);
 	struct page_ref at = {};
-	__u64 page;
+	__u64 page, *owner, op;
 
 	if (!w)
 		return 0;
 	if (i < w->n) {
 		page = walk_page(w, i);
 		at = page_folio(page);
-		if (at.large && !w->get)
-			bpf_map_update_elem(&page_ops, &page, &w->op, BPF_ANY);
+		if (at.large && !w->get && !w->foreign) {
+			op = w->op;
+			owner = bpf_map_lookup_elem(&page_ops, &page);
+			/* Of two that hold the same page neither is told by it. */
+			if (owner && *owner != op && (!*owner || op_of(*owner)))
+				op = 0;
+			bpf_map_update_elem(&page_ops, &page, &op, BPF_ANY);
+		}
 		if (at.head == w->run) {
 			w->run_pages++;
 			return 0;
 		}
 	}
-	if (w->run && w->get)
+	if (w->run && w->foreign)
+		foreign_run(ref);
+	else if (w->run && w->get)
 		get_run(ref);
 	else if (w->run)
 		pin_run(ref);
@@ -100,6 +108,55 @@ static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, 
 	}
 	pin_step_all(n, ref);
 	WALK_END();
+	COUNT(pins_taken, n);
+}
+
+/* Pages were pinned, by somebody out of scope. */
+static __always_inline void pinned_foreign(__u64 array, __u32 n)
+{
+	WALK_DECLARE(w, ref);
+
+	if (n > MAX_PAGES)
+		return;
+	if (!WALK_BEGIN(w, ref))
+		return;
+	w->base = array;
+	w->n = n;
+	w->mode = WALK_ARRAY;
+	w->foreign = 1;
+	pin_step_all(n, ref);
+	WALK_END();
+}
+
+/* A folio that is pinned already is pinned n times more, for the operation that runs here. */
+static __always_inline void pinned_again(__u64 page, __u32 n, __u64 who)
+{
+	__u64 folio = page_folio(page).head;
+	struct folio_state *f = bpf_map_lookup_elem(&folios, &folio);
+	struct task_state *ts = task_of((__u32)who);
+	struct hold_key key = { .folio = folio };
+	struct hold *h;
+	struct op *op;
+
+	if (!f)
+		return;
+	if (ts)
+		key.op = ts->op ? ts->op : ts->call;
+	op = op_of(key.op);
+	h = bpf_map_lookup_elem(&holds, &key);
+	if (!op || !h || folio_reserved(folio)) {
+		f->foreign = 1;
+		return;
+	}
+	if (h->write) {
+		__sync_fetch_and_add(&f->live_write, n);
+		__sync_fetch_and_add(&h->write, n);
+		__sync_fetch_and_add(&op->taken_write, n);
+	}
+	__sync_fetch_and_add(&f->live, n);
+	__sync_fetch_and_add(&h->pages, n);
+	__sync_fetch_and_add(&op->live, n);
+	__sync_fetch_and_add(&op->taken, n);
 	COUNT(pins_taken, n);
 }
 

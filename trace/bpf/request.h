@@ -10,6 +10,14 @@
 #define EIOCBQUEUED 529
 #define EAGAIN 11
 
+#define PF_KTHREAD 0x00200000
+
+/* Before 5.12 io_uring's own threads are the kernel's. */
+static __always_inline bool kernel_thread(void)
+{
+	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), flags) & PF_KTHREAD;
+}
+
 /* A kiocb goes to its file's read_iter, write_iter or uring_cmd. */
 static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 who)
 {
@@ -26,22 +34,41 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 			.kind = kind, .tgid = who >> 32, .tid = (__u32)who,
 		};
 
-		if (!audited(who >> 32))
-			return;
-		id = op_begin(kind, kiocb, kind == OP_URING_CMD ? 0 : OPF_BYTES);
-		if (!id)
-			return;
-		fresh.op = id;
 		bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
+		if (!audited(who >> 32)) {
+			if (!k)
+				return;
+			/* The memory of one in scope, which is used anew: unless a kernel thread tries for its owner. */
+			if (k->completions || !kernel_thread() || !audited(k->tgid)) {
+				bpf_map_delete_elem(&kiocbs, &kiocb);
+				return;
+			}
+			fresh.tgid = k->tgid;
+			fresh.tid = k->tid;
+			__builtin_memcpy(fresh.comm, k->comm, sizeof(fresh.comm));
+		}
+		id = op_begin(kind, kiocb, kind == OP_URING_CMD ? 0 : OPF_BYTES);
+		op = op_of(id);
+		if (!op)
+			return;
+		op->tgid = fresh.tgid;
+		op->tid = fresh.tid;
+		__builtin_memcpy(op->comm, fresh.comm, sizeof(op->comm));
+		fresh.op = id;
 		error = bpf_map_update_elem(&kiocbs, &kiocb, &fresh, BPF_ANY);
 		if (error) {
+			/* Its completion won't be known: it mustn't look lost. */
 			lose(LOST_KIOCB, error);
+			bpf_map_delete_elem(&ops, &id);
 			return;
 		}
 	}
 	ts = task_make((__u32)who);
-	if (!ts)
+	if (!ts) {
+		bpf_map_delete_elem(&ops, &id);
+		bpf_map_delete_elem(&kiocbs, &kiocb);
 		return;
+	}
 	ts->op = id;
 	ts->submit_op = id;
 	ts->submit_kiocb = kiocb;
@@ -140,7 +167,7 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	if (!ts)
 		return;
 	/* It may hand on to another function of the same shape. */
-	if (ts->iter_hook && ctx->sp < ts->iter_sp && ts->iter_sp - ctx->sp < 4096)
+	if (ts->iter_hook && NESTED(ctx->sp, cookie, ts->iter_sp, ts->iter_hook))
 		return;
 	ts->iter_hook = cookie;
 	ts->iter_sp = ctx->sp;

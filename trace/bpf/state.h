@@ -136,7 +136,7 @@ struct task_state {
 	__u32 pin_stack;
 	__s64 done_result;	/* what kiocb_done was given */
 	__u32 done;
-	__u32 reserved;
+	__u32 pin_foreign;	/* the running pin function is called by nobody in scope */
 };
 
 enum event_kind {

@@ -33,6 +33,7 @@ struct walk {
 	__u32 run_large;
 	__u32 get;	/* taken with FOLL_GET */
 	__u32 stack;	/* where, for those */
+	__u32 foreign;	/* taken by nobody in scope */
 	__u32 guess;	/* release: only the folio's slots told the holder */
 	/* found on the way */
 	__u32 pages;

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+)
+
+func TestParseProcess(t *testing.T) {
+	const rest = " 1 7 7 0 -1 4194308 1 0 0 0 0 0 0 0 20 0 "
+	for name, c := range map[string]struct {
+		line string
+		want process
+		over bool
+		bad  bool
+	}{
+		"running":               {line: "7 (a) S" + rest + "1 0", want: process{'S', 1, 4194308, 1}},
+		"a name like the rest":  {line: "7 (a) Z 9 (b)) R" + rest + "2 0", want: process{'R', 1, 4194308, 2}},
+		"a zombie":              {line: "7 (a) Z" + rest + "1 0", want: process{'Z', 1, 4194308, 1}, over: true},
+		"its first thread over": {line: "7 (a) Z" + rest + "3 0", want: process{'Z', 1, 4194308, 3}},
+		"dead":                  {line: "7 (a) X" + rest + "0 0", want: process{'X', 1, 4194308, 0}, over: true},
+		"cut off":               {line: "7 (a) S 1 7", bad: true},
+		"nothing":               {bad: true},
+		"no numbers":            {line: "7 (a) S x 7 7 0 -1 4194308 1 0 0 0 0 0 0 0 20 0 1 0", bad: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := parseProcess(c.line)
+			if (err != nil) != c.bad {
+				t.Fatalf("error %v", err)
+			}
+			if err == nil && (got != c.want || got.over() != c.over) {
+				t.Errorf("%+v, over %v", got, got.over())
+			}
+		})
+	}
+}
+
+func TestBelow(t *testing.T) {
+	got := below(map[int][]int{1: {2, 3}, 2: {4}, 4: {5}, 3: {1}, 9: {8}}, 2)
+	if !slices.Equal(got, []int{4, 5}) {
+		t.Errorf("below 2: %v", got)
+	}
+	if got := below(map[int][]int{1: {2}, 2: {1}}, 1); !slices.Equal(got, []int{2, 1}) {
+		t.Errorf("in a ring: %v", got)
+	}
+}
+
+func TestDescendants(t *testing.T) {
+	c := exec.Command("sleep", "60")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		c.Process.Kill()
+		c.Wait()
+		if !Gone(c.Process.Pid) {
+			t.Error("still there")
+		}
+	}()
+	got, err := descendants(os.Getpid())
+	if err != nil || !slices.Contains(got, c.Process.Pid) {
+		t.Errorf("%v, %v: without %d", got, err, c.Process.Pid)
+	}
+	if Gone(c.Process.Pid) || exiting(c.Process.Pid) {
+		t.Error("gone")
+	}
+}
