@@ -57,6 +57,9 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 
 	m, err := build(ctx, q, &spec, dir)
 	if err != nil {
+		if spec.Console == "" && m.console != "" {
+			os.Remove(m.console) // nothing was written to it
+		}
 		return Result{}, err
 	}
 	keep := m.console // survives a failure
