@@ -94,15 +94,35 @@ static noinline ssize_t dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp
 
 /*
  * null, read into pages of nobody: splice hands in fresh ones, whose old content
- * must not get out. Registered buffers of io_uring are anonymous or of a file.
+ * must not get out. io_uring's registered buffers are mostly anonymous or of a
+ * file, but may be a driver's memory that was mapped, this one's store too: so
+ * nothing beside the request's own bytes is touched.
  */
-static void dio_null_clear(struct dio_io *io)
+static noinline void dio_null_clear(struct dio_io *io)
 {
-	u32 i;
+	const struct dio_extent *e = io->extents;
+	u32 in_extent = 0, done = 0;
 
-	for (i = 0; i < io->nr_pages; i++) {
-		if (!dio_page_has_owner(io->pages[i]))
-			clear_highpage(io->pages[i]);
+	while (done < io->goal) {
+		u32 at = e->offset + in_extent;
+		u32 offset = offset_in_page(at);
+		struct page *page = io->pages[e->first + (at >> PAGE_SHIFT)];
+		u32 n = min3(e->length - in_extent, (u32)PAGE_SIZE - offset,
+			     io->goal - done);
+
+		if (!dio_page_has_owner(page)) {
+			void *mem = kmap_local_page(page);
+
+			memset(mem + offset, 0, n);
+			kunmap_local(mem);
+			flush_dcache_page(page);
+		}
+		done += n;
+		in_extent += n;
+		if (in_extent == e->length) {
+			e++;
+			in_extent = 0;
+		}
 	}
 }
 

@@ -304,7 +304,8 @@ enum dio_model {
 	DIO_MODEL_RAM = 0,		/* a sparse store in memory */
 	/*
 	 * Moves nothing: reads leave the caller's buffer as it was, yet count as
-	 * having written it. Pages that splice brings are zeroed instead.
+	 * having written it. Bytes in pages of nobody are zeroed instead: those that
+	 * splice brings, and mapped memory of a driver that io_uring has registered.
 	 */
 	DIO_MODEL_NULL = 1,
 	DIO_MODEL_DISK = 2,		/* ram, behind a queue and a link: see Time */
