@@ -27,7 +27,7 @@ static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
 		return 0;
 	}
 
-	/* Both counts are bounded by max_request and by the kernel's segment limits. */
+	/* Bounded by max_request and the kernel's segment limits: an extent has a page. */
 	bytes = pages * sizeof(*io->pages) + extents * sizeof(*io->extents);
 	if (nowait) {
 		io->pages = kmalloc(bytes, GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
@@ -113,14 +113,18 @@ static noinline int dio_take_all(struct dio_call *call, struct dio_io *io)
 {
 	struct iov_iter *iter = call->iter;
 	u32 room = iov_iter_npages(iter, INT_MAX);
+	u32 extents = 1;
 	int ret;
 
 	io->nr_pages = 0;
 	io->nr_extents = 0;
 	io->bytes = 0;
 
-	ret = dio_io_room(io, room, iter_is_ubuf(iter) ? 1 : max(iter->nr_segs, 1UL),
-			  call->nowait);
+	/* What io_uring registered comes with all segments to its end, wanted or not. */
+	if (!iter_is_ubuf(iter))
+		extents = min_t(unsigned long, room, max(iter->nr_segs, 1UL));
+
+	ret = dio_io_room(io, room, extents, call->nowait);
 	if (ret)
 		return ret;
 

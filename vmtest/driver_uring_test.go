@@ -5,6 +5,7 @@ package vmtest
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dio/ioctlapi"
+	"dio/trace/tracefs"
 )
 
 // Registered buffers: of several pages, from any sector in them, in one go or
@@ -83,6 +85,60 @@ func TestDriverUringFixed(t *testing.T) {
 	}
 	ring.none()
 	// Closing the ring would do, but only some time later.
+	if err := ring.register(uringUnregisterBuffers, nil, 0); err != nil {
+		t.Error("unregister the buffers:", err)
+	}
+}
+
+// What a request takes goes by its own size, not by that of the registered buffer
+// it lies in.
+func TestDriverUringFixedMemory(t *testing.T) {
+	d := openDevice(t)
+	setConfig(t, d, func(c *ioctlapi.Config) { c.Model = ioctlapi.ModelRAM })
+	const pages, much = 64 << 8, 64 << 10
+	mem := anonymous(t, pages)
+	// One segment a page: huge ones would be few.
+	if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil {
+		t.Fatal(err)
+	}
+	fd, ring, iov := openRaw(t, unix.O_DIRECT), newUring(t, 4, 0), iovecs(fill(mem, 1))
+	if err := ring.register(uringRegisterBuffers, unsafe.Pointer(&iov[0]), 1); err != nil {
+		t.Fatal(err)
+	}
+	trace, err := tracefs.Open(tracefs.Options{Name: fmt.Sprintf("fixed-%d", os.Getpid()), BufferKB: 8192})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trace.Close()
+	if err := trace.Enable("kmem/kmalloc"); err != nil {
+		t.Fatal(err)
+	}
+	// Before 6.1 those of a node are told apart.
+	_ = trace.Enable("kmem/kmalloc_node")
+	largest := func(bytes int) (most uint64) {
+		t.Helper()
+		if _, err := trace.Drain(); err != nil {
+			t.Fatal(err)
+		}
+		ring.submit(entry(uringReadFixed, fd, mem[512:][:bytes], scratch))
+		if v := ring.wait(10 * time.Second); v.res != int32(bytes) {
+			t.Fatalf("read of %d: %d", bytes, v.res)
+		}
+		events, err := trace.Drain()
+		if err != nil || trace.Lost() != 0 {
+			t.Fatal(trace.Lost(), err)
+		}
+		for _, e := range events {
+			most = max(most, e.Uint("bytes_req"))
+		}
+		return most
+	}
+	if most := largest(4096); most >= much {
+		t.Errorf("a read of 4 KiB took %d bytes", most)
+	}
+	if most := largest(48 << 20); most < much {
+		t.Errorf("of a read of 48 MiB %d bytes were seen: these are looked for in vain", most)
+	}
 	if err := ring.register(uringUnregisterBuffers, nil, 0); err != nil {
 		t.Error("unregister the buffers:", err)
 	}
