@@ -277,6 +277,7 @@ struct dio_io {
 	u8 hold;
 	bool linear;		/* the pages follow each other, in huge pages */
 	struct dio_extent inline_extent;
+	u32 array_bytes;	/* of what `pages` points to, if that was allocated */
 	union {
 		struct page *inline_pages[DIO_INLINE_PAGES];
 		struct dio_buffer *buffer;	/* DIO_HOLD_BUFFER */

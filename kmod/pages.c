@@ -39,6 +39,7 @@ static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
 			return -ENOMEM;
 	}
 	io->extents = (struct dio_extent *)(io->pages + pages);
+	io->array_bytes = bytes;
 	return 0;
 }
 

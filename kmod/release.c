@@ -9,15 +9,18 @@
 #include "dio.h"
 #include "trace.h"
 
-/* Frees the array of @io's pages; they themselves are somebody else's now. */
+/*
+ * Frees the array of @io's pages, if it got one; they themselves are somebody
+ * else's now, or never were held.
+ */
 void dio_io_free(struct dio_dev *dev, struct dio_io *io)
 {
 	if (io->pages == io->inline_pages)
 		return;
-	if (static_branch_unlikely(&dio_faults_armed) &&
+	if (static_branch_unlikely(&dio_faults_armed) && io->pages &&
 	    dio_quarantine_has_room(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_ARRAY_LEAK) &&
-	    dio_quarantine_memory(dev, io->pages, io->nr_pages * sizeof(*io->pages)))
+	    dio_quarantine_memory(dev, io->pages, io->array_bytes))
 		return;
 	kvfree(io->pages);
 }

@@ -121,6 +121,21 @@ func TestFaultArrayLeak(t *testing.T) {
 	d.committed(2)
 	d.aside(3)
 	d.drain(3)
+
+	// It's as large when none of the pages could be had.
+	nowhere, err := unix.Mmap(-1, 0, 64<<20, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(nowhere)
+	for range 2 {
+		if n, err := unix.Pwrite(fd, nowhere, scratch); !errors.Is(err, unix.EFAULT) {
+			t.Errorf("from nowhere: %d, %v, want EFAULT", n, err)
+		}
+	}
+	d.committed(4)
+	d.aside(2 * 33) // 128 KiB of pointers, and an extent
+	d.drain(2 * 33)
 }
 
 // The zero page's reference, family get only; and it really is only one page.
