@@ -78,7 +78,9 @@ static int dio_edu_open(struct dio_edu *edu)
 			  DIO_EDU_NAME, edu);
 	if (ret)
 		goto fail_vectors;
-	pci_set_master(pdev);
+	/* A transfer that an earlier driver started may still run: dio_edu_begin(). */
+	pci_clear_master(pdev);
+	edu->stopped = true;
 	return 0;
 
 fail_vectors:

@@ -41,7 +41,7 @@ struct dio_edu {
 	spinlock_t lock;		/* all below and the registers; interrupts off */
 	struct list_head queue;		/* dio_dma.queue, first come first */
 	struct dio_request *active;	/* what the hardware works on */
-	bool stopped;			/* bus mastering was taken away from it */
+	bool stopped;			/* it is kept from memory: no bus mastering */
 	unsigned long deadline;		/* jiffies: the running transfer's */
 	struct timer_list watchdog;
 	wait_queue_head_t idle;

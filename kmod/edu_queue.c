@@ -64,7 +64,7 @@ static int dio_edu_begin(struct dio_edu *edu, struct dio_request *req)
 {
 	int ret;
 
-	/* Still at one that was given up: it can't take another. */
+	/* Still at one that was given up, or that somebody left: it can't take another. */
 	if (readq(edu->regs + EDU_DMA_CMD) & EDU_DMA_RUN)
 		return -EIO;
 
@@ -72,6 +72,7 @@ static int dio_edu_begin(struct dio_edu *edu, struct dio_request *req)
 	if (ret)
 		return ret;
 	if (unlikely(edu->stopped)) {
+		/* What was left is over, and so may its interrupt be. */
 		writel(EDU_IRQ_DMA, edu->regs + EDU_IRQ_ACK);
 		pci_set_master(edu->pdev);
 		edu->stopped = false;

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -311,6 +312,70 @@ func TestEduTimeout(t *testing.T) {
 	eduWrite(t, timeout, "5000")
 	if n, err := unix.Pread(fd, mem, 0); n != eduSize || err != nil {
 		t.Errorf("with the interrupt again: %d, %v", n, err)
+	}
+}
+
+// A transfer that runs while the device is bound, started by whoever had it before,
+// reaches nobody's memory, and the driver works when it's over.
+func TestEduBoundBusy(t *testing.T) {
+	edu(t, eduOpenPath)
+	dir, name := eduFunction(t, eduOpenPath)
+	mem := fill(anonymous(t, 1), 5)
+	want, at := bytes.Clone(mem), physical(t, mem)
+	buffer := anonymous(t, 1)
+	var fd int
+	for try := 0; ; try++ {
+		eduBindBusy(t, dir, name, at)
+		fd = eduRaw(t, eduOpenPath, unix.O_DIRECT)
+		if _, err := unix.Pread(fd, buffer, 0); errors.Is(err, unix.EIO) {
+			break // it still runs, so it ran when the device was bound
+		}
+		if try == 5 {
+			t.Fatal("the transfer is always over before the device is bound")
+		}
+	}
+	time.Sleep(3 * eduTransfer)
+	if physical(t, mem) != at {
+		t.Fatal("the page moved")
+	}
+	if !bytes.Equal(mem, want) {
+		t.Error("the device wrote to memory that it was never given")
+	}
+	fill(buffer, 6)
+	got := anonymous(t, 1)
+	if n, err := unix.Pwrite(fd, buffer, 0); n != eduSize || err != nil {
+		t.Fatal("afterwards:", n, err)
+	}
+	if n, err := unix.Pread(fd, got, 0); n != eduSize || err != nil || !bytes.Equal(got, buffer) {
+		t.Error("afterwards:", n, err)
+	}
+}
+
+// eduBindBusy starts a transfer from an unbound device's buffer to bus address at
+// and binds the device.
+func eduBindBusy(t *testing.T, dir, name string, at uint64) {
+	t.Helper()
+	eduWrite(t, eduFolder+"unbind", name)
+	defer eduBind(t, name, eduOpenPath)
+	f, err := os.OpenFile(filepath.Join(dir, "resource0"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	regs, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(regs)
+	// Source, destination, count, command: as the device's manual has them.
+	reg := func(offset uintptr) *uint64 { return (*uint64)(unsafe.Pointer(&regs[offset])) }
+	atomic.StoreUint64(reg(0x80), 0x40000)
+	atomic.StoreUint64(reg(0x88), at)
+	atomic.StoreUint64(reg(0x90), eduSize)
+	const run, toMemory = 1, 2
+	atomic.StoreUint64(reg(0x98), run|toMemory)
+	if atomic.LoadUint64(reg(0x98))&run == 0 {
+		t.Fatal("the device doesn't take a transfer")
 	}
 }
 

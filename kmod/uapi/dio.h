@@ -97,8 +97,9 @@
  *   Pages beyond the device's reach (its DMA mask) are reached by way of swiotlb
  *   or of a buffer of the driver's: `dma_bounced` counts the latter.
  *   EIO: the hardware didn't answer in time, and was kept from memory from then on
- *   until it answers; or the pages couldn't be mapped for DMA. When part of the
- *   request had been moved by then, the request is short.
+ *   until it answers, or was still at a transfer that it was bound with; or the pages
+ *   couldn't be mapped for DMA. When part of the request had been moved by then, the
+ *   request is short.
  *   mmap: ENODEV. DIO_IOC_DISCARD: EOPNOTSUPP. DIO_IOC_INJECT: EOPNOTSUPP for DELAY
  *   and REORDER.
  *   DIO_IOC_SET_CONFIG: `model`, `completion` (worker), `capacity`, `latency_ns`,
