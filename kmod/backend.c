@@ -23,6 +23,7 @@ ssize_t dio_copy_hardware(struct dio_call *call)
 	ret = dio_inject(&inner, count, true);
 	if (ret)
 		return ret;
+	call->injected = inner.injected;	/* given back if it's turned away */
 
 	/* A page holds all that the device does. */
 	bvec.bv_page = alloc_page(GFP_KERNEL_ACCOUNT);

@@ -299,15 +299,33 @@ struct dio_call {
 	bool write;
 	bool nowait;
 	u8 kind;
-	u8 injected;		/* bits by enum dio_inject_action, and DIO_CALL_COPIED */
+	u16 injected;		/* DIO_CALL_*: what the rules decided */
 };
 
-/* Of dio_call.injected: the pages are a copy of the caller's. */
+/*
+ * Of dio_call.injected: BIT(enum dio_inject_action), it's to be done; DIO_CALL_MET of
+ * the action, the call was an occasion; and: the pages are a copy of the caller's.
+ */
+#define DIO_CALL_MET(action)	BIT(8 + (action))
 #define DIO_CALL_COPIED		BIT(7)
 
 static inline bool dio_sync(const struct dio_call *call)
 {
 	return call->kind == DIO_KIND_SYNC || call->kind == DIO_KIND_IOCTL;
+}
+
+/* Whether a direct call is queued, not served at once. */
+static inline bool dio_must_queue(const struct dio_call *call)
+{
+	switch (call->params.completion) {
+	case DIO_COMPLETION_INLINE:
+		return false;
+	case DIO_COMPLETION_WORKER:
+	case DIO_COMPLETION_TIMER:
+		return true;
+	default:
+		return dio_takes_time(&call->params) || call->kind == DIO_KIND_POLLED;
+	}
 }
 
 #define dio_count(dev, field)		this_cpu_inc((dev)->counters->field)

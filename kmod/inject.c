@@ -5,7 +5,8 @@
  * correct; it's the programs above that are tested.
  *
  * One rule an action. A request meets the rules once, on its way in; what they
- * decide travels with it. With no rule set this costs one static branch.
+ * decide travels with it. One that is turned away with EAGAIN gives that back.
+ * With no rule set this costs one static branch.
  */
 #include "request.h"
 
@@ -19,11 +20,35 @@ void dio_inject_init(struct dio_dev *dev)
 	spin_lock_init(&dev->inject.lock);
 }
 
-/* Whether @call is an occasion for @r, its turn, and @able to suffer it. */
-static bool dio_inject_hit(struct dio_inject_rule *r, const struct dio_call *call,
-			   u64 first, u64 end, bool able)
+static void dio_inject_count(struct dio_dev *dev, int action, s64 by)
 {
+	switch (action) {
+	case DIO_INJECT_EIO:
+		dio_add(dev, injected_errors, by);
+		break;
+	case DIO_INJECT_SHORT:
+		dio_add(dev, injected_shorts, by);
+		break;
+	case DIO_INJECT_DELAY:
+		dio_add(dev, injected_delays, by);
+		break;
+	case DIO_INJECT_REORDER:
+		dio_add(dev, injected_reorders, by);
+		break;
+	}
+}
+
+/*
+ * Whether @call is an occasion for the rule of @action, its turn, and @able to
+ * suffer it. Both are noted in the call.
+ */
+static bool dio_inject_hit(struct dio_call *call, int action, size_t bytes, bool able)
+{
+	struct dio_inject_rule *r = &call->dev->inject.rules[action];
+	u64 first = call->pos, end = first + bytes;
 	const struct dio_inject *i = &r->rule;
+
+	lockdep_assert_held(&call->dev->inject.lock);
 
 	if (!i->armed || (i->count && r->left == 0) ||
 	    !(i->flags & (call->write ? DIO_INJECT_WRITES : DIO_INJECT_READS)) ||
@@ -31,6 +56,7 @@ static bool dio_inject_hit(struct dio_inject_rule *r, const struct dio_call *cal
 		return false;
 
 	r->occasions++;
+	call->injected |= DIO_CALL_MET(action);
 	if (i->seed) {
 		if (dio_random(&r->random) % i->every)
 			return false;
@@ -41,6 +67,8 @@ static bool dio_inject_hit(struct dio_inject_rule *r, const struct dio_call *cal
 		return false;
 	r->left--;
 	r->injected++;
+	call->injected |= BIT(action);
+	dio_inject_count(call->dev, action, 1);
 	return true;
 }
 
@@ -52,35 +80,22 @@ int __dio_inject(struct dio_call *call, size_t bytes, bool direct)
 {
 	struct dio_injection *inject = &call->dev->inject;
 	struct dio_params *params = &call->params;
-	struct dio_inject_rule *rules = inject->rules;
-	u64 first = call->pos, end = first + bytes;
+	bool waits = direct ? dio_must_queue(call) : dio_takes_time(params);
 	u64 delay_ns = 0;
 
 	spin_lock_bh(&inject->lock);
 	if (call->nowait && (!direct || dio_sync(call)) &&
-	    (dio_takes_time(params) || rules[DIO_INJECT_DELAY].rule.armed)) {
+	    (waits || inject->rules[DIO_INJECT_DELAY].rule.armed)) {
 		spin_unlock_bh(&inject->lock);
 		return -EAGAIN;
 	}
-	if (dio_inject_hit(&rules[DIO_INJECT_EIO], call, first, end, true)) {
-		call->injected |= BIT(DIO_INJECT_EIO);
-		dio_count(call->dev, injected_errors);
-	}
+	dio_inject_hit(call, DIO_INJECT_EIO, bytes, true);
 	/* What is one sector can't be shorter. */
-	if (dio_inject_hit(&rules[DIO_INJECT_SHORT], call, first, end,
-			   bytes > (direct ? DIO_ALIGN : 1))) {
-		call->injected |= BIT(DIO_INJECT_SHORT);
-		dio_count(call->dev, injected_shorts);
-	}
-	if (dio_inject_hit(&rules[DIO_INJECT_DELAY], call, first, end, true)) {
-		delay_ns = rules[DIO_INJECT_DELAY].rule.delay_ns;
-		dio_count(call->dev, injected_delays);
-	}
-	if (direct && call->kind == DIO_KIND_ASYNC &&
-	    dio_inject_hit(&rules[DIO_INJECT_REORDER], call, first, end, !inject->held)) {
-		call->injected |= BIT(DIO_INJECT_REORDER);
-		dio_count(call->dev, injected_reorders);
-	}
+	dio_inject_hit(call, DIO_INJECT_SHORT, bytes, bytes > (direct ? DIO_ALIGN : 1));
+	if (dio_inject_hit(call, DIO_INJECT_DELAY, bytes, true))
+		delay_ns = inject->rules[DIO_INJECT_DELAY].rule.delay_ns;
+	if (direct && call->kind == DIO_KIND_ASYNC)
+		dio_inject_hit(call, DIO_INJECT_REORDER, bytes, !inject->held);
 	spin_unlock_bh(&inject->lock);
 
 	/* Who has to wait can't be served at once. */
@@ -89,6 +104,37 @@ int __dio_inject(struct dio_call *call, size_t bytes, bool direct)
 	    params->completion <= DIO_COMPLETION_INLINE)
 		params->completion = DIO_COMPLETION_WORKER;
 	return 0;
+}
+
+/*
+ * @call, which met the rules, was turned away after all: as if it hadn't met them.
+ * One that was set anew meanwhile may be told of one occasion too few.
+ */
+void dio_inject_back(const struct dio_call *call)
+{
+	struct dio_injection *inject = &call->dev->inject;
+	int action;
+
+	spin_lock_bh(&inject->lock);
+	for (action = 1; action < DIO_INJECT_COUNT; action++) {
+		struct dio_inject_rule *r = &inject->rules[action];
+		bool hit = call->injected & BIT(action);
+
+		if (!(call->injected & DIO_CALL_MET(action)))
+			continue;
+		if (hit) {
+			r->injected--;
+			dio_inject_count(call->dev, action, -1);
+		}
+		if (!r->occasions)
+			continue;
+		r->occasions--;
+		if (r->rule.seed)
+			dio_random_back(&r->random);
+		if (hit && r->left < (r->rule.count ? r->rule.count : U64_MAX))
+			r->left++;
+	}
+	spin_unlock_bh(&inject->lock);
 }
 
 /* Does to @io, whose pages are held, what the rules decided. */

@@ -34,6 +34,7 @@ struct dio_injection {
 DECLARE_STATIC_KEY_FALSE(dio_injecting);
 
 int __dio_inject(struct dio_call *call, size_t bytes, bool direct);
+void dio_inject_back(const struct dio_call *call);
 void __dio_inject_passed(struct dio_dev *dev, u64 at);
 
 static inline int dio_inject(struct dio_call *call, size_t bytes, bool direct)

@@ -33,19 +33,6 @@ static ssize_t dio_check_range(const struct dio_call *call, size_t count)
 	return min_t(u64, count, capacity - call->pos);
 }
 
-static bool dio_must_queue(const struct dio_call *call)
-{
-	switch (call->params.completion) {
-	case DIO_COMPLETION_INLINE:
-		return false;
-	case DIO_COMPLETION_WORKER:
-	case DIO_COMPLETION_TIMER:
-		return true;
-	default:
-		return dio_takes_time(&call->params) || call->kind == DIO_KIND_POLLED;
-	}
-}
-
 /* Served at once: everything on this stack, no request object. */
 static __always_inline ssize_t dio_direct_now(struct dio_call *call)
 {
@@ -112,9 +99,25 @@ static __always_inline void dio_account(struct dio_dev *dev, bool write, u8 kind
 }
 
 /*
- * Ends a call that was served here; one that was queued ends elsewhere. One that
- * would have to wait and may not is going to come again: it counts then.
+ * @call was turned away with EAGAIN, and is no occasion for a rule. One that would
+ * have to wait and may not is going to come again: it counts then.
  */
+static noinline void dio_turned_away(const struct dio_call *call)
+{
+	struct dio_dev *dev = call->dev;
+
+	if (call->injected)
+		dio_inject_back(call);
+	if (call->nowait) {
+		dio_account(dev, call->write, call->kind, -1);
+		return;
+	}
+	dio_count(dev, failed);
+	if (!dio_sync(call))
+		dio_count(dev, completed);
+}
+
+/* Ends a call that was served here; one that was queued ends elsewhere. */
 static __always_inline ssize_t dio_ended(const struct dio_call *call, ssize_t ret)
 {
 	struct dio_dev *dev = call->dev;
@@ -122,8 +125,8 @@ static __always_inline ssize_t dio_ended(const struct dio_call *call, ssize_t re
 	if (ret == -EIOCBQUEUED)
 		return ret;
 
-	if (ret == -EAGAIN && call->nowait) {
-		dio_account(dev, call->write, call->kind, -1);
+	if (ret == -EAGAIN) {
+		dio_turned_away(call);
 	} else {
 		if (ret < 0)
 			dio_count(dev, failed);

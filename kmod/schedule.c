@@ -24,15 +24,23 @@
 /* No moment is later than this, so that none overflows. */
 #define DIO_TIME_MAX	((u64)KTIME_MAX / 4)
 
+#define DIO_RANDOM_STEP	0x9e3779b97f4a7c15ULL
+
 /* The next of the numbers after seed @state. */
 u64 dio_random(u64 *state)
 {
 	/* splitmix64: any seed will do, 0 too. */
-	u64 z = *state += 0x9e3779b97f4a7c15ULL;
+	u64 z = *state += DIO_RANDOM_STEP;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
 	return z ^ (z >> 31);
+}
+
+/* Takes the last number back: it comes again. */
+void dio_random_back(u64 *state)
+{
+	*state -= DIO_RANDOM_STEP;
 }
 
 /*

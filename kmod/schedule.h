@@ -32,6 +32,7 @@ struct dio_schedule {
 };
 
 u64 dio_random(u64 *state);
+void dio_random_back(u64 *state);
 u64 dio_schedule(struct dio_dev *dev, const struct dio_params *params, loff_t pos,
 		 u32 bytes);
 void dio_schedule_reset(struct dio_dev *dev, const struct dio_timing *timing);

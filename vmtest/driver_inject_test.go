@@ -182,6 +182,84 @@ func TestDriverInjectReorder(t *testing.T) {
 	}
 }
 
+// A try that gets EAGAIN, for it may not wait or too many are in flight, is no
+// occasion, and the next one is hit in its place.
+func TestDriverInjectTurnedAway(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	mem := anonymous(t, 1)
+	var rule ioctlapi.Inject
+	var stats ioctlapi.Stats
+	check := func(what string, occasions, count, errors uint64) {
+		t.Helper()
+		r, err := d.Injection(ioctlapi.InjectEIO)
+		s, err2 := d.Stats()
+		if err != nil || err2 != nil || r.Occasions != occasions || r.Count != count || r.Armed != 1 || r.Injected-rule.Injected != errors {
+			t.Errorf("%s: %+v, %v, %v; want %d occasions, %d left, %d injected", what, r, err, err2, occasions, count, errors)
+		}
+		if n := s.InjectedErrors - stats.InjectedErrors; n != errors {
+			t.Errorf("%s: %d injected errors counted, want %d", what, n, errors)
+		}
+	}
+	set := func(i ioctlapi.Inject) {
+		t.Helper()
+		inject(t, d, i)
+		var err error
+		if rule, err = d.Injection(i.Action); err != nil {
+			t.Fatal(err)
+		}
+		if stats, err = d.Stats(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, seed := range []uint64{0, 3} {
+		// Queued by its completion alone: no time is set.
+		for _, completion := range []ioctlapi.Completion{ioctlapi.CompletionWorker, ioctlapi.CompletionTimer} {
+			setConfig(t, d, func(c *ioctlapi.Config) { c.Completion, c.LatencyNS = completion, 0 })
+			fd := openRaw(t, unix.O_DIRECT)
+			set(ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1, Seed: seed, Count: 3})
+			for range 3 {
+				if n, err := vectored(unix.SYS_PREADV2, fd, iovecs(mem), 0, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+					t.Errorf("%v: RWF_NOWAIT: %d, %v, want EAGAIN", completion, n, err)
+				}
+			}
+			check(completion.String(), 0, 3, 0)
+			if n, err := unix.Pread(fd, mem, 0); !errors.Is(err, unix.EIO) {
+				t.Errorf("%v: then: %d, %v, want EIO", completion, n, err)
+			}
+			check(completion.String(), 1, 2, 1)
+		}
+
+		// io_uring tries without waiting first, and again in a thread of its own.
+		setConfig(t, d, func(c *ioctlapi.Config) {
+			c.Completion, c.LatencyNS, c.MaxInFlightFile = ioctlapi.CompletionAuto, uint64(500*time.Millisecond), 1
+		})
+		fd, ring := openRaw(t, unix.O_DIRECT), newUring(t, 4, 0)
+		set(ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1, Seed: seed, Count: 3, Offset: 4096})
+		first, second := entry(uringRead, fd, mem, 0), entry(uringRead, fd, mem, 4096)
+		first.data, second.data = 1, 2
+		ring.submit(first, second)
+		results := map[uint64]int32{}
+		for range 2 {
+			v := ring.wait(10 * time.Second)
+			results[v.data] = v.res
+		}
+		if results[1] != int32(len(mem)) {
+			t.Errorf("the first: %d", results[1])
+		}
+		// Some kernels try until there is room.
+		if results[2] == -int32(unix.EAGAIN) {
+			check("io_uring", 0, 3, 0)
+			ring.submit(second)
+			results[2] = ring.wait(10 * time.Second).res
+		}
+		if results[2] != -int32(unix.EIO) {
+			t.Errorf("the second: %d, want EIO", results[2])
+		}
+		check("io_uring", 1, 2, 1)
+	}
+}
+
 // The command sets, shows and removes rules.
 func TestDriverInjectCommand(t *testing.T) {
 	d := openDevice(t)

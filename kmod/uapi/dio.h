@@ -561,8 +561,9 @@ enum dio_inject_action {
 
 /*
  * A rule; each action has one. An occasion is a request of the wanted direction
- * that touches the byte range. Without a seed every `every`th occasion is hit;
- * with one each is, with odds of 1 in `every`, in a sequence that the seed gives.
+ * that touches the byte range; one that gets EAGAIN is none. Without a seed every
+ * `every`th occasion is hit; with one each is, with odds of 1 in `every`, in a
+ * sequence that the seed gives.
  */
 struct dio_inject {
 	__u32 size;
