@@ -43,6 +43,15 @@ static void dio_stats_sum(struct dio_dev *dev, struct dio_stats *sum)
 	}
 }
 
+/*
+ * What was counted since @base: none, if it had counted a call that turned out not
+ * to have begun, which is taken back.
+ */
+static u64 dio_since(u64 sum, u64 base)
+{
+	return max_t(s64, sum - base, 0);
+}
+
 /* Reads the counters into @stats, but for its size and flags. */
 int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 {
@@ -54,33 +63,33 @@ int dio_stats_read(struct dio_dev *dev, struct dio_stats *stats, bool reset)
 
 	dio_stats_sum(dev, &sum);
 	*stats = (struct dio_stats) {
-		.reads = sum.reads - base->reads,
-		.writes = sum.writes - base->writes,
-		.bytes_read = sum.bytes_read - base->bytes_read,
-		.bytes_written = sum.bytes_written - base->bytes_written,
-		.bytes_copied = sum.bytes_copied - base->bytes_copied,
-		.pages_pinned = sum.pages_pinned - base->pages_pinned,
-		.pages_released = sum.pages_released - base->pages_released,
-		.pages_dirtied = sum.pages_dirtied - base->pages_dirtied,
-		.submitted = sum.submitted - base->submitted,
-		.queued = sum.queued - base->queued,
-		.completed = sum.completed - base->completed,
-		.cancelled = sum.cancelled - base->cancelled,
-		.failed = sum.failed - base->failed,
-		.depth_waits = sum.depth_waits - base->depth_waits,
-		.stalls = sum.stalls - base->stalls,
-		.seeks = sum.seeks - base->seeks,
-		.injected_errors = sum.injected_errors - base->injected_errors,
-		.injected_shorts = sum.injected_shorts - base->injected_shorts,
-		.injected_delays = sum.injected_delays - base->injected_delays,
-		.injected_reorders = sum.injected_reorders - base->injected_reorders,
-		.discards = sum.discards - base->discards,
-		.bytes_discarded = sum.bytes_discarded - base->bytes_discarded,
-		.dma_segments = sum.dma_segments - base->dma_segments,
-		.dma_bounced = sum.dma_bounced - base->dma_bounced,
-		.dma_timeouts = sum.dma_timeouts - base->dma_timeouts,
-		.interrupts = sum.interrupts - base->interrupts,
-		.faults_committed = sum.faults_committed - base->faults_committed,
+		.reads = dio_since(sum.reads, base->reads),
+		.writes = dio_since(sum.writes, base->writes),
+		.bytes_read = dio_since(sum.bytes_read, base->bytes_read),
+		.bytes_written = dio_since(sum.bytes_written, base->bytes_written),
+		.bytes_copied = dio_since(sum.bytes_copied, base->bytes_copied),
+		.pages_pinned = dio_since(sum.pages_pinned, base->pages_pinned),
+		.pages_released = dio_since(sum.pages_released, base->pages_released),
+		.pages_dirtied = dio_since(sum.pages_dirtied, base->pages_dirtied),
+		.submitted = dio_since(sum.submitted, base->submitted),
+		.queued = dio_since(sum.queued, base->queued),
+		.completed = dio_since(sum.completed, base->completed),
+		.cancelled = dio_since(sum.cancelled, base->cancelled),
+		.failed = dio_since(sum.failed, base->failed),
+		.depth_waits = dio_since(sum.depth_waits, base->depth_waits),
+		.stalls = dio_since(sum.stalls, base->stalls),
+		.seeks = dio_since(sum.seeks, base->seeks),
+		.injected_errors = dio_since(sum.injected_errors, base->injected_errors),
+		.injected_shorts = dio_since(sum.injected_shorts, base->injected_shorts),
+		.injected_delays = dio_since(sum.injected_delays, base->injected_delays),
+		.injected_reorders = dio_since(sum.injected_reorders, base->injected_reorders),
+		.discards = dio_since(sum.discards, base->discards),
+		.bytes_discarded = dio_since(sum.bytes_discarded, base->bytes_discarded),
+		.dma_segments = dio_since(sum.dma_segments, base->dma_segments),
+		.dma_bounced = dio_since(sum.dma_bounced, base->dma_bounced),
+		.dma_timeouts = dio_since(sum.dma_timeouts, base->dma_timeouts),
+		.interrupts = dio_since(sum.interrupts, base->interrupts),
+		.faults_committed = dio_since(sum.faults_committed, base->faults_committed),
 		.in_flight = dio_flight_count(dev),
 		.in_flight_peak = atomic_read(&dev->in_flight_peak),
 		.head = READ_ONCE(dev->schedule.head),

@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -48,6 +49,45 @@ func TestDriverInFlightLimits(t *testing.T) {
 	}
 	aio.wait(10 * time.Second)
 	aio.none()
+}
+
+// Counters are never below zero, also when they're reset while a call is counted
+// that turns out not to have begun.
+func TestDriverResetUnderRetries(t *testing.T) {
+	d := openDevice(t)
+	slow(t, d, time.Second)
+	fd, mem := openRaw(t, unix.O_DIRECT), anonymous(t, 1)
+	stop, done, tries := make(chan struct{}), make(chan error, 1), 0
+	go func() {
+		for ; ; tries++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if n, err := vectored(unix.SYS_PREADV2, fd, iovecs(mem), 0, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+				done <- fmt.Errorf("%d, %w, want EAGAIN", n, err)
+				return
+			}
+		}
+	}()
+	readings := 0
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); readings++ {
+		s, err := d.ResetStats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Reads > 1<<32 {
+			t.Errorf("reading %d: %d reads", readings, s.Reads)
+			break
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d tries, %d readings", tries, readings)
 }
 
 // Over the limits every path is told EAGAIN, also one that would sleep in the
