@@ -39,7 +39,6 @@ int dio_flight_begin(struct dio_file *file, const struct dio_params *params, boo
 	while (total > peak &&
 	       !atomic_try_cmpxchg(&dev->in_flight_peak, &peak, total))
 		;
-	dio_count(dev, queued);
 	return epoch;
 }
 
@@ -77,6 +76,7 @@ int dio_flight_nap(const struct dio_call *call)
 	if (epoch < 0)
 		return epoch;
 
+	dio_count(dev, queued);
 	until = ns_to_ktime(dio_schedule(dev, &call->params, call->pos,
 					 iov_iter_count(call->iter)));
 

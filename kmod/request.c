@@ -103,6 +103,7 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 	unsigned long flags;
 	ktime_t at = 0;
 
+	dio_count(dev, queued);
 	if (!req->hardware)
 		at = dio_request_time(dev, req, params);
 	trace_dio_queue(req, ktime_to_ns(at), dio_flight_count(dev));

@@ -51,6 +51,46 @@ func TestDriverInFlightLimits(t *testing.T) {
 	aio.none()
 }
 
+// Only what really waits counts as queued: not what fails before, nor a try that
+// isn't to wait.
+func TestDriverQueuedCount(t *testing.T) {
+	d := openDevice(t)
+	slow(t, d, 10*time.Millisecond)
+	mem := anonymous(t, 1)
+	queued := func() uint64 {
+		s, err := d.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Queued
+	}
+	nowhere, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(nowhere)
+	fd, before := openRaw(t, unix.O_DIRECT), queued()
+	if n, err := unix.Pread(fd, nowhere, scratch); !errors.Is(err, unix.EFAULT) {
+		t.Errorf("to nowhere: %d, %v, want EFAULT", n, err)
+	}
+	for _, access := range []int{unix.O_DIRECT, 0} {
+		if n, err := vectored(unix.SYS_PREADV2, openRaw(t, access), iovecs(mem), scratch, unix.RWF_NOWAIT); !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("access %#x, RWF_NOWAIT: %d, %v, want EAGAIN", access, n, err)
+		}
+	}
+	if n := queued() - before; n != 0 {
+		t.Errorf("%d requests that never waited count as queued", n)
+	}
+	for i, access := range []int{unix.O_DIRECT, 0} {
+		if n, err := unix.Pread(openRaw(t, access), mem, scratch); n != len(mem) || err != nil {
+			t.Errorf("access %#x: %d, %v", access, n, err)
+		}
+		if n := queued() - before; n != uint64(i+1) {
+			t.Errorf("access %#x: %d requests count as queued, want %d", access, n, i+1)
+		}
+	}
+}
+
 // Counters are never below zero, also when they're reset while a call is counted
 // that turns out not to have begun.
 func TestDriverResetUnderRetries(t *testing.T) {
