@@ -255,7 +255,7 @@ ssize_t dio_request_submit(struct dio_call *call)
 	req->held = call->injected & BIT(DIO_INJECT_REORDER);
 	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&
 			(req->io.write || req->io.hold == DIO_HOLD_NONE) &&
-			req->io.goal <= DIO_SOFTIRQ_BYTES;
+			req->io.bytes <= DIO_SOFTIRQ_BYTES;
 	req->served = false;
 	req->ready = false;
 	atomic_set(&req->state, DIO_STATE_QUEUED);

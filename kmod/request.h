@@ -14,7 +14,7 @@
 #include "dio.h"
 #include "dma.h"
 
-#define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer moves by itself */
+#define DIO_SOFTIRQ_BYTES	(64U << 10)	/* the most that a timer releases */
 
 struct io_uring_cmd;
 
