@@ -173,8 +173,23 @@ fail:
 	return ERR_PTR(ret);
 }
 
-/* DIO_IOC_BUFFER_REGISTER: fills in the id. */
-int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r)
+/* Takes the id of @buffer away, of which the caller has a reference, if it has one. */
+void dio_buffer_withdraw(struct dio_file *file, struct dio_buffer *buffer)
+{
+	bool ours;
+
+	xa_lock(&file->buffers);
+	ours = xa_load(&file->buffers, buffer->id) == buffer;
+	if (ours)
+		__xa_erase(&file->buffers, buffer->id);
+	xa_unlock(&file->buffers);
+	if (ours)
+		dio_buffer_put(buffer);
+}
+
+/* DIO_IOC_BUFFER_REGISTER: fills in the id, and gives a reference in @registered. */
+int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r,
+			struct dio_buffer **registered)
 {
 	struct dio_buffer *buffer;
 	u64 end;
@@ -200,16 +215,21 @@ int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r)
 		ret = PTR_ERR(buffer);
 		goto fail;
 	}
+	/* From when it's found by its id, it may be unregistered. */
+	refcount_inc(&buffer->refs);
 	ret = xa_err(xa_store(&file->buffers, r->id, buffer, GFP_KERNEL));
 	if (ret) {
+		dio_buffer_put(buffer);
 		dio_buffer_put(buffer);
 		goto fail;
 	}
 	/* If the removal didn't see the buffer yet, it's seen here. */
 	if (dio_gone(file->dev)) {
-		dio_buffer_unregister(file, r->id);
+		dio_buffer_withdraw(file, buffer);
+		dio_buffer_put(buffer);
 		return -ENODEV;
 	}
+	*registered = buffer;
 	return 0;
 
 fail:

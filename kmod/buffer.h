@@ -32,7 +32,9 @@ struct dio_buffer {
 };
 
 /* buffer.c: registered and given back */
-int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r);
+int dio_buffer_register(struct dio_file *file, struct dio_buffer_register *r,
+			struct dio_buffer **registered);
+void dio_buffer_withdraw(struct dio_file *file, struct dio_buffer *buffer);
 int dio_buffer_unregister(struct dio_file *file, u32 id);
 void dio_buffers_init(struct dio_file *file);
 void dio_buffers_exit(struct dio_file *file);

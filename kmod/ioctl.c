@@ -26,7 +26,11 @@ union dio_arg {
 	struct dio_drain drain;
 	struct dio_inject inject;
 	struct dio_discard discard;
-	struct dio_buffer_register buffer_register;
+	struct {
+		struct dio_buffer_register buffer_register;
+		/* Past what user space sees: what was registered, a reference. */
+		struct dio_buffer *registered;
+	};
 	struct dio_buffer_unregister buffer_unregister;
 };
 
@@ -161,13 +165,16 @@ static int dio_do_discard(struct file *filp, union dio_arg *arg)
 
 static int dio_do_buffer_register(struct file *filp, union dio_arg *arg)
 {
-	return dio_buffer_register(filp->private_data, &arg->buffer_register);
+	return dio_buffer_register(filp->private_data, &arg->buffer_register,
+				   &arg->registered);
 }
 
-/* The caller wasn't told the id. */
-static void dio_undo_buffer_register(struct file *filp, union dio_arg *arg)
+/* Who wasn't told the id can't give it back. Another buffer may have it by now. */
+static void dio_end_buffer_register(struct file *filp, union dio_arg *arg, bool told)
 {
-	dio_buffer_unregister(filp->private_data, arg->buffer_register.id);
+	if (!told)
+		dio_buffer_withdraw(filp->private_data, arg->registered);
+	dio_buffer_put(arg->registered);
 }
 
 static int dio_do_buffer_unregister(struct file *filp, union dio_arg *arg)
@@ -186,7 +193,8 @@ static const struct dio_command {
 	u32 min;	/* the first version's: never changes once released */
 	u32 flags;
 	int (*run)(struct file *filp, union dio_arg *arg);
-	void (*undo)(struct file *filp, union dio_arg *arg);	/* the answer was lost */
+	/* After a success. Not @told: the answer was lost, so it's undone. */
+	void (*end)(struct file *filp, union dio_arg *arg, bool told);
 } dio_commands[] = {
 	{ DIO_IOC_INFO, sizeof(struct dio_info), 56, DIO_GONE_TOO, dio_do_info },
 	{ DIO_IOC_GET_CONFIG, sizeof(struct dio_config), 72, 0, dio_do_get_config },
@@ -199,7 +207,7 @@ static const struct dio_command {
 	{ DIO_IOC_DRAIN, sizeof(struct dio_drain), 24, DIO_ADMIN, dio_do_drain },
 	{ DIO_IOC_DISCARD, sizeof(struct dio_discard), 40, 0, dio_do_discard },
 	{ DIO_IOC_BUFFER_REGISTER, sizeof(struct dio_buffer_register), 32, 0,
-	  dio_do_buffer_register, dio_undo_buffer_register },
+	  dio_do_buffer_register, dio_end_buffer_register },
 	{ DIO_IOC_BUFFER_UNREGISTER, sizeof(struct dio_buffer_unregister), 16, 0,
 	  dio_do_buffer_unregister },
 	{ DIO_IOC_INJECT, sizeof(struct dio_inject), 80, DIO_ADMIN, dio_do_inject },
@@ -225,6 +233,7 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 	struct dio_file *file = filp->private_data;
 	void __user *user = (void __user *)uarg;
 	union dio_arg arg;
+	bool told;
 	u32 size;
 	int ret;
 
@@ -264,10 +273,8 @@ long dio_ioctl(struct file *filp, unsigned int cmd, unsigned long uarg)
 
 	/* What this driver doesn't know came as zeros and stays. */
 	arg.size = size;
-	if (copy_to_user(user, &arg, min(size, command->size))) {
-		if (command->undo)
-			command->undo(filp, &arg);
-		return -EFAULT;
-	}
-	return 0;
+	told = !copy_to_user(user, &arg, min(size, command->size));
+	if (command->end)
+		command->end(filp, &arg, told);
+	return told ? 0 : -EFAULT;
 }
