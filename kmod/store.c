@@ -24,37 +24,53 @@ struct page *dio_store_lookup(struct dio_store *store, pgoff_t index)
 	return xa_load(&store->pages, index);
 }
 
+static bool dio_store_full(const struct dio_store *store)
+{
+	return atomic_long_read(&store->count) >= READ_ONCE(store->limit);
+}
+
+/*
+ * Room is taken and the page put there in one go, under the xa_lock: who finds the
+ * last room gone finds there, too, if it went for the very page that it wants.
+ */
 static struct page *dio_store_add(struct dio_store *store, pgoff_t index, gfp_t gfp)
 {
 	struct page *page, *other;
-	int ret;
+	int ret = 0;
 
-	if (atomic_long_inc_return(&store->count) > READ_ONCE(store->limit)) {
-		ret = -ENOSPC;
-		goto fail;
+	if (dio_store_full(store)) {
+		/* Allocates nothing for nothing. */
+		xa_lock(&store->pages);
+		other = xa_load(&store->pages, index);
+		xa_unlock(&store->pages);
+		return other ? other : ERR_PTR(-ENOSPC);
 	}
 
 	page = alloc_page(gfp | __GFP_ZERO);
-	if (!page) {
-		ret = -ENOMEM;
-		goto fail;
-	}
+	if (!page)
+		return ERR_PTR(-ENOMEM);
 
-	other = xa_cmpxchg(&store->pages, index, NULL, page,
-			   gfp & (GFP_KERNEL | __GFP_NOWARN));
-	if (!other)
+	xa_lock(&store->pages);
+	other = xa_load(&store->pages, index);
+	if (!other && dio_store_full(store)) {
+		ret = -ENOSPC;
+	} else if (!other) {
+		/* May let the lock go when memory is short: then the room is taken. */
+		atomic_long_inc(&store->count);
+		other = __xa_cmpxchg(&store->pages, index, NULL, page,
+				     gfp & (GFP_KERNEL | __GFP_NOWARN));
+		if (other)
+			atomic_long_dec(&store->count);
+	}
+	xa_unlock(&store->pages);
+
+	if (xa_is_err(other))
+		ret = xa_err(other);
+	if (!ret && !other)
 		return page;
-
 	put_page(page);
-	if (!xa_is_err(other)) {
-		/* Somebody else was faster: theirs it is. */
-		atomic_long_dec(&store->count);
-		return other;
-	}
-	ret = xa_err(other);
-fail:
-	atomic_long_dec(&store->count);
-	return ERR_PTR(ret);
+	/* Somebody else was faster: theirs it is. */
+	return ret ? ERR_PTR(ret) : other;
 }
 
 /* The page at @index, allocated if need be; ERR_PTR: ENOSPC or ENOMEM. */

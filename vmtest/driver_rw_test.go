@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -305,6 +306,53 @@ func TestDriverStoreLimit(t *testing.T) {
 			if err := d.SetConfig(config); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// Two that write the page that the store's last room is for: it is both's.
+func TestDriverStoreLimitRace(t *testing.T) {
+	d := openDevice(t)
+	config, err := d.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.SetConfig(config); err != nil {
+			t.Error(err)
+		}
+	})
+	const pos, rounds = scratch + 12<<20, 400
+	hole(t, d, pos, 8192)
+	fds := [2]int{openRaw(t, 0), openRaw(t, 0)}
+	small := config
+	small.Completion, small.StoreLimit = ioctlapi.CompletionAuto, (storePages(t, d)+1)*4096
+	if err := d.SetConfig(small); err != nil {
+		t.Fatal(err)
+	}
+	for round := range rounds {
+		var errs [2]error
+		var ready, done sync.WaitGroup
+		begin := make(chan struct{})
+		for i, fd := range fds {
+			ready.Add(1)
+			done.Go(func() {
+				ready.Done()
+				<-begin
+				_, errs[i] = unix.Pwrite(fd, []byte{1}, pos+int64(i))
+			})
+		}
+		ready.Wait()
+		close(begin)
+		done.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if _, err := unix.Pwrite(fds[0], []byte{1}, pos+4096); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("round %d: a page more: %v, want ENOSPC", round, err)
+		}
+		if _, err := d.Discard(pos, 4096); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
