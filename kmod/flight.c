@@ -15,7 +15,10 @@
 
 #include "dio.h"
 
-/* Counts a request in: its epoch, or -EAGAIN when there are too many. */
+/*
+ * Counts a request in: its epoch, or -EAGAIN when there are too many. Those that come
+ * together for the last room may all get that: the limit holds, without a lock.
+ */
 int dio_flight_begin(struct dio_file *file, const struct dio_params *params, bool polled)
 {
 	struct dio_dev *dev = file->dev;

@@ -77,9 +77,10 @@
  * the tape rewound, and what is random starts from `seed`.
  *
  * Requests past `max_in_flight` or `max_in_flight_file` that would be queued or
- * sleep fail with EAGAIN; RWF_NOWAIT fails with EAGAIN where the call would wait
- * for the device. Requests over `max_request` bytes, of any kind, fail with
- * EINVAL before anything is pinned.
+ * sleep fail with EAGAIN. When several come at once near such a limit, one for which
+ * there was room may, too. RWF_NOWAIT fails with EAGAIN where the call would wait for
+ * the device. Requests over `max_request` bytes, of any kind, fail with EINVAL before
+ * anything is pinned.
  *
  * Hardware
  * --------
