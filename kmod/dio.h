@@ -417,6 +417,7 @@ struct page *dio_store_lookup(struct dio_store *store, pgoff_t index);
 struct page *dio_store_get(struct dio_store *store, pgoff_t index, gfp_t gfp);
 int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 		      u32 *got);
+void dio_store_zero(struct page *page, pgoff_t index, u64 pos, u64 end);
 void dio_store_drop(struct dio_store *store, u64 pos, u64 end);
 
 /* pages.c, release.c: taking hold of the caller's pages and letting go */

@@ -4,37 +4,43 @@
  *
  * A page that is found in the store is used without a reference, by requests and
  * mappings alike, and that rests on pages staying until the device is idle. So
- * discard takes a page away only when it has the gate closed on an idle, unmapped
- * device, as shrinking does; else it zeroes in place. Either way the bytes are
- * gone; only the memory may stay. A request in flight over the same bytes races
- * with it as it would with a write.
+ * discard takes pages away only when it has the gate closed on an idle, unmapped
+ * device, as shrinking does; else it zeroes in place, and only the memory stays.
+ * One or the other, never both: who saw zeros may have written by the time that
+ * the second would come. A request in flight over the same bytes races with either
+ * as it would with a write.
  */
-#include <linux/highmem.h>
 #include <linux/sched/signal.h>
 
 #include "dio.h"
 
-static int dio_zero_range(struct dio_dev *dev, u64 pos, u64 end)
+/* Whether there's a whole page from @pos to @end. */
+static bool dio_has_whole_page(u64 pos, u64 end)
 {
+	return round_up(pos, PAGE_SIZE) < round_down(end, PAGE_SIZE);
+}
+
+static int dio_zero_in_place(struct dio_dev *dev, u64 pos, u64 end)
+{
+	struct dio_params params;
 	unsigned long index;
 	struct page *page;
+	int ret;
 
+	ret = dio_enter(dev, &params, false);
+	if (ret)
+		return ret;
 	xa_for_each_range(&dev->store.pages, index, page, pos >> PAGE_SHIFT,
 			  (end - 1) >> PAGE_SHIFT) {
-		u64 at = (u64)index << PAGE_SHIFT;
-		u32 first = at < pos ? pos - at : 0;
-		u32 last = min_t(u64, end - at, PAGE_SIZE);
-		void *mem;
-
-		mem = kmap_local_page(page);
-		memset(mem + first, 0, last - first);
-		kunmap_local(mem);
-		flush_dcache_page(page);
+		dio_store_zero(page, index, pos, end);
 		cond_resched();
-		if (fatal_signal_pending(current))
-			return -EINTR;
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
 	}
-	return 0;
+	dio_leave(dev);
+	return ret;
 }
 
 /* DIO_IOC_DISCARD. The struct's size and flags were checked. */
@@ -42,7 +48,7 @@ int dio_discard(struct dio_file *file, fmode_t mode, struct dio_discard *d)
 {
 	struct dio_dev *dev = file->dev;
 	struct dio_params params;
-	u64 whole, whole_end, end;
+	u64 end;
 	int ret;
 
 	if (!(mode & FMODE_WRITE))
@@ -60,19 +66,17 @@ int dio_discard(struct dio_file *file, fmode_t mode, struct dio_discard *d)
 		dio_leave(dev);
 		return -ENOSPC;
 	}
-	end = min(end, params.capacity);
-	if (params.model != DIO_MODEL_NULL)
-		ret = dio_zero_range(dev, d->offset, end);
 	dio_leave(dev);
-	if (ret)
-		return ret;
+	end = min(end, params.capacity);
 
-	/* The memory of whole pages, if nobody is using the device. */
-	whole = round_up(d->offset, PAGE_SIZE);
-	whole_end = round_down(end, PAGE_SIZE);
-	if (params.model != DIO_MODEL_NULL && whole < whole_end) {
-		ret = dio_drop(dev, whole, whole_end);
-		if (ret && ret != -EBUSY)
+	if (params.model != DIO_MODEL_NULL) {
+		ret = -EBUSY;
+		if (dio_has_whole_page(d->offset, end))
+			ret = dio_drop(dev, d->offset, end);
+		/* Or no memory to close the gate: then the range's stays, too. */
+		if (ret == -EBUSY || ret == -ENOMEM)
+			ret = dio_zero_in_place(dev, d->offset, end);
+		if (ret)
 			return ret;
 	}
 	d->done = end - d->offset;

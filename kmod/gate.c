@@ -45,7 +45,7 @@ static bool dio_all_left(struct dio_dev *dev)
 }
 
 /*
- * Puts @new in force in place of @old and takes the store pages from @pos to
+ * Puts @new in force in place of @old and takes what the store has from @pos to
  * @end away; from an idle, unmapped device only, else EBUSY and @old stays.
  */
 static int dio_drop_pages(struct dio_dev *dev, struct dio_settings *old,
@@ -84,7 +84,7 @@ int dio_shrink(struct dio_dev *dev, struct dio_settings *old,
 	return dio_drop_pages(dev, old, new, new->params.capacity, U64_MAX);
 }
 
-/* The same for whole pages from @pos to @end, the settings kept. */
+/* The same for the bytes from @pos to @end, the settings kept. */
 int dio_drop(struct dio_dev *dev, u64 pos, u64 end)
 {
 	struct dio_settings *s;

@@ -8,6 +8,7 @@
  * needs no reference. Page tables and foreign pins hold their own.
  */
 #include <linux/gfp.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 
 #include "dio.h"
@@ -107,7 +108,24 @@ int dio_store_reserve(struct dio_store *store, loff_t pos, u32 bytes, gfp_t gfp,
 	return 0;
 }
 
-/* Gives back the pages from @pos to @end, whole ones. The device is idle, unmapped. */
+/* Zeroes the bytes from @pos to @end that lie in @page, the one at @index; some do. */
+void dio_store_zero(struct page *page, pgoff_t index, u64 pos, u64 end)
+{
+	u64 at = (u64)index << PAGE_SHIFT;
+	u32 first = at < pos ? pos - at : 0;
+	u32 last = min_t(u64, end - at, PAGE_SIZE);
+	void *mem;
+
+	mem = kmap_local_page(page);
+	memset(mem + first, 0, last - first);
+	kunmap_local(mem);
+	flush_dcache_page(page);
+}
+
+/*
+ * Makes the bytes from @pos to @end as if they had never been written: whole pages
+ * are given back. The device is idle, unmapped.
+ */
 void dio_store_drop(struct dio_store *store, u64 pos, u64 end)
 {
 	unsigned long index;
@@ -115,6 +133,12 @@ void dio_store_drop(struct dio_store *store, u64 pos, u64 end)
 
 	xa_for_each_range(&store->pages, index, page, pos >> PAGE_SHIFT,
 			  (end - 1) >> PAGE_SHIFT) {
+		u64 at = (u64)index << PAGE_SHIFT;
+
+		if (at < pos || end - at < PAGE_SIZE) {
+			dio_store_zero(page, index, pos, end);
+			continue;
+		}
 		xa_erase(&store->pages, index);
 		put_page(page);
 		atomic_long_dec(&store->count);
