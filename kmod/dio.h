@@ -53,22 +53,33 @@
  * Lock order
  * ----------
  *   mmap_lock > dio_dev.config_lock
- *   mmap_lock > a store page's lock
+ *   mmap_lock > a store page's lock, or the store's xa_lock
+ *   dio_dev.config_lock > dio_dev.schedule.lock
+ *   dio_dev.config_lock > dio_dev.faults.lock (reading the counters)
+ *   dio_dev.config_lock > the store's xa_lock (taking pages away)
  *   dio_dev.files_lock > the mappings' and page tables' locks
  *   dio_dev.files_lock > dio_file.buffers' xa_lock
- *   dio_file.splice_lock
- *   the xa_locks, of dio_file.buffers and of the store: innermost
- *   dio_dev.fsync_lock
- *   dio_dev.config_lock > dio_dev.schedule.lock
+ *   dio_dev.fsync_lock: alone, and waited under
+ *   dio_dev.inject.arm_lock > the static key's locks, or dio_dev.inject.lock
+ *   dio_dev.faults.arm_lock > the static key's locks, or dio_dev.faults.lock
+ *   a pipe's mutex > dio_file.splice_lock > what a read takes (see below)
+ *   a pipe's mutex or io_uring's uring_lock > what a request takes
  *   aio's ctx_lock (io_cancel) or io_uring's uring_lock > dio_counters.lock
- *   dio_counters.lock > hrtimer's and workqueue's own locks, or dio_edu.lock
- *   dio_edu.lock > the timer's, workqueue's, DMA's and PCI's own locks
- *   dio_dev.inject.arm_lock > the static key's locks
+ *   dio_counters.lock > hrtimer's and workqueue's own locks, dio_edu.lock, or
+ *                       dio_dev.faults.lock
+ *   dio_edu.lock > dio_edu.idle's, the timer's, workqueue's, DMA's and PCI's own locks
  *   dio_dev.inject.lock > hrtimer's and workqueue's own locks
- *   dio_dev.faults.arm_lock > the static key's locks
- *   dio_dev.faults.lock: innermost, taken with interrupts off
- * User memory is never touched under config_lock or faults.lock. Reading and
- * writing take none of these locks.
+ *   dio_dev.faults.lock > the timer's and workqueue's own locks; interrupts off
+ *   dio_dev.schedule.lock, and the xa_locks of dio_file.buffers and of the store:
+ *                       innermost, but for the allocator's
+ * User memory is never touched under config_lock or faults.lock.
+ *
+ * What a request takes, one after the other: config_lock, when it finds the gate closed
+ * and may wait (never under uring_lock); inject.lock, when a rule is set; schedule.lock,
+ * of disk and tape; dio_counters.lock, when it's queued; the store's xa_lock, when it
+ * writes where there is no page yet; the locks of pages that it marks dirty;
+ * faults.lock, when a fault is armed. So what is served at once, through an open gate and
+ * with nothing set or armed, takes none of the driver's, but the xa_lock for a new page.
  */
 #ifndef _DIO_H
 #define _DIO_H
