@@ -330,7 +330,10 @@ func TestEduBoundBusy(t *testing.T) {
 		if _, err := unix.Pread(fd, buffer, 0); errors.Is(err, unix.EIO) {
 			break // it still runs, so it ran when the device was bound
 		}
-		if try == 5 {
+		if try == 5 && checked(t) {
+			t.Skip("a kernel that checks everything takes longer to bind the device than a transfer takes")
+		}
+		if try == 15 {
 			t.Fatal("the transfer is always over before the device is bound")
 		}
 	}
