@@ -99,11 +99,7 @@ func (s *Session) attach(kernel *btf.Spec) error {
 		}
 	}
 	s.attachHooks(s.hooks)
-	var err error
-	if s.atStart, err = s.totals(); err != nil {
-		return err
-	}
-	return nil
+	return s.noteStart()
 }
 
 // hook is one function for the shared programs.

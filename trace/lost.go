@@ -38,7 +38,7 @@ func (s *Session) lost(t auditTotals) audit.Lost {
 			why += ": " + unix.Errno(-c.Error).Error()
 		}
 		if i == lostReturn {
-			c.Events = min(c.Events, misses(s.objs.Programs["on_sys_exit"]), misses(s.objs.Programs["on_sys_exit_again"]))
+			c.Events = min(c.Events, s.misses("on_sys_exit"), s.misses("on_sys_exit_again"))
 		}
 		l.Add(why, c.Events)
 	}
@@ -55,35 +55,51 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 	var spared int64
 	for i, h := range dualHooks {
 		d, was := t.Dual[i], s.atStart.Dual[i]
-		calls := int64(d.Fentry - was.Fentry + misses(s.objs.Programs[h.program]))
+		calls := int64(d.Fentry - was.Fentry + s.misses(h.program))
 		l.Add("calls unseen of "+h.names[0], positive(calls-int64(d.Handled-was.Handled)))
 		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Programs)) {
-		p := s.objs.Programs[name]
 		if slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) {
 			continue
 		}
 		switch name {
 		case "on_enter":
-			l.Add("entries unseen", positive(int64(misses(p))-spared))
+			l.Add("entries unseen", positive(int64(s.misses(name))-spared))
 		case "on_page_free": // what it left behind is checked in the end
 		case "on_exit": // the next thread of that number clears what it left behind
 		case "on_sys_exit", "on_sys_exit_again", "on_sys_enter": // lostReturn tells, if it matters
 		case "on_fork_again":
 		case "on_fork":
 			// Lost only if both missed it.
-			l.Add("forks unseen", min(misses(p), misses(s.objs.Programs["on_fork_again"])))
+			l.Add("forks unseen", min(s.misses(name), s.misses("on_fork_again")))
 		default:
-			l.Add("runs skipped of "+name, misses(p))
+			l.Add("runs skipped of "+name, s.misses(name))
 		}
 	}
 }
 
 func positive(n int64) uint64 { return uint64(max(0, n)) }
 
-// misses is how often the kernel skipped a program; nil has none.
-func misses(p *ebpf.Program) uint64 {
+// misses is how often the kernel has skipped a program since all was attached.
+func (s *Session) misses(name string) uint64 {
+	return skipped(s.objs.Programs[name]) - s.skippedAtStart[name]
+}
+
+// noteStart remembers what was counted while the programs were attached, one
+// after the other: what one alone saw or missed by then is no loss.
+func (s *Session) noteStart() error {
+	var err error
+	s.skippedAtStart = map[string]uint64{}
+	for name, p := range s.objs.Programs {
+		s.skippedAtStart[name] = skipped(p)
+	}
+	s.atStart, err = s.totals()
+	return err
+}
+
+// skipped is how often the kernel has skipped a program; nil has no runs.
+func skipped(p *ebpf.Program) uint64 {
 	if p == nil {
 		return 0
 	}

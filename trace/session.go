@@ -53,6 +53,8 @@ type Session struct {
 	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
 
+	skippedAtStart map[string]uint64 // how often the kernel had skipped each program when all was attached
+
 	mu     sync.Mutex
 	events []auditEvent
 	bad    uint64 // ring records that made no sense
