@@ -5,6 +5,7 @@ package vmtest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -44,12 +45,23 @@ func TestDriverFsync(t *testing.T) {
 	for range 4 {
 		aio.wait(10 * time.Second)
 	}
-	if err := errors.Join(aio.submit(control(aioWrite, fd, mem, scratch)), aio.submit(control(aioFsync, fd, nil, 0))); err != nil {
+	begin = time.Now()
+	write, fsync := control(aioWrite, fd, mem, scratch), control(aioFsync, fd, nil, 0)
+	write.data, fsync.data = 1, 2
+	if err := errors.Join(aio.submit(write), aio.submit(fsync)); err != nil {
 		t.Fatal(err)
 	}
-	first, second := aio.wait(10*time.Second), aio.wait(10*time.Second)
-	if first.res != int64(len(mem)) || second.res != 0 {
-		t.Errorf("the write ended with %d, then the fsync with %d", first.res, second.res)
+	// The write is done before the fsync ends, but either may be told first.
+	ended := map[uint64]int64{}
+	for range 2 {
+		e := aio.wait(10 * time.Second)
+		ended[e.data] = e.res
+		if took := time.Since(begin); took < latency {
+			t.Errorf("%d was over after %v, want %v", e.data, took, latency)
+		}
+	}
+	if want := map[uint64]int64{1: int64(len(mem)), 2: 0}; !maps.Equal(ended, want) {
+		t.Errorf("results %v, want %v", ended, want)
 	}
 }
 

@@ -429,7 +429,10 @@ func TestEduCommands(t *testing.T) {
 func TestEduKill(t *testing.T) {
 	d := edu(t, eduPath)
 	noPins(t, d)
-	const before = 40 // requests; 4 s
+	before := 40 // requests; 4 s, in which a program has to start and to be killed
+	if checked(t) {
+		before *= 3
+	}
 	fd, aio, mem := eduRaw(t, eduPath, unix.O_DIRECT), newAIO(t, before), anonymous(t, before)
 	for name, args := range map[string][]string{
 		"direct": {"read", "--direct", "--discard", eduPath},

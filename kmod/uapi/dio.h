@@ -16,7 +16,8 @@
  *   mmap    shared or private; a touch past the capacity, or of a byte that
  *           needs memory past `store_limit`: SIGBUS.
  *   fsync   waits for the requests that were in flight when it began, but for
- *           polled ones, which end when their owner polls.
+ *           polled ones, which end when their owner polls. Their work is done
+ *           then; the completion may still be on its way to who asked for it.
  *   O_APPEND  writes begin at the capacity: ENOSPC.
  *
  * With O_DIRECT the buffer's address, each segment's length and the offset are
