@@ -67,7 +67,7 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 		case "on_enter":
 			l.Add("entries unseen", positive(int64(s.misses(name))-spared))
 		case "on_page_free": // what it left behind is checked in the end
-		case "on_exit": // the next thread of that number clears what it left behind
+		case "on_exit": // who gets that number next clears what it left behind, but is in scope if the process was
 		case "on_sys_exit", "on_sys_exit_again", "on_sys_enter": // lostReturn tells, if it matters
 		case "on_fork_again":
 		case "on_fork":

@@ -37,7 +37,7 @@ type Options struct {
 	Symbols string
 }
 
-// Session is a running audit. Close it; Evidence can be asked for before.
+// Session is a running audit, until Evidence is asked for. Close it.
 type Session struct {
 	types    *btf.Cache
 	maps     map[string]*ebpf.Map // outlive objs, which gets its own handles
