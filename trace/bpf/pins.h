@@ -3,7 +3,8 @@
 #ifndef DIO_TRACE_PINS_H
 #define DIO_TRACE_PINS_H
 
-#include "account.h"
+#include "account_release.h"
+#include "account_take.h"
 
 /* One step a page, and one more to settle the last run. */
 static long pin_step(__u32 i, STEP_ARG)
