@@ -155,7 +155,6 @@ type auditTotals struct {
 	LostPages       uint64
 	Unattributed    uint64
 	ForeignReleased uint64
-	Crowded         uint64
 	GetsUntracked   uint64
 	Dual            [16]struct {
 		_       structs.HostLayout

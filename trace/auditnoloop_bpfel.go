@@ -144,7 +144,6 @@ type auditNoLoopTotals struct {
 	LostPages       uint64
 	Unattributed    uint64
 	ForeignReleased uint64
-	Crowded         uint64
 	GetsUntracked   uint64
 	Dual            [16]struct {
 		_       structs.HostLayout

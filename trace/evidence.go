@@ -160,7 +160,6 @@ func (s *Session) totals() (auditTotals, error) {
 		sum.LostPages += t.LostPages
 		sum.Unattributed += t.Unattributed
 		sum.ForeignReleased += t.ForeignReleased
-		sum.Crowded += t.Crowded
 		sum.GetsUntracked += t.GetsUntracked
 		for i, d := range t.Dual {
 			sum.Dual[i].Kprobe += d.Kprobe

@@ -227,7 +227,6 @@ struct totals {
 	__u64 lost_pages;	/* pages that found no place in the maps */
 	__u64 unattributed;	/* pages released by no known holder */
 	__u64 foreign_released;	/* releases of pins taken before the audit */
-	__u64 crowded;		/* releases that had to guess the holder */
 	__u64 gets_untracked;	/* pages taken with FOLL_GET that found no place */
 	struct dual_count dual[DUAL_MAX];
 };
