@@ -72,7 +72,7 @@ func (r *Run) Do(ctx context.Context, judge func(audit.Evidence) error) error {
 // wait returns when what is watched has come to its end.
 func (r *Run) wait(ctx context.Context, s *Session) error {
 	ended := make(chan error, 1)
-	var deadline <-chan time.Time
+	var deadline, ignored <-chan time.Time
 	pid := r.PID
 	if r.Command != nil {
 		if err := r.Command.Start(); err != nil {
@@ -97,8 +97,14 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 			if r.Command == nil {
 				return r.drain(s)
 			}
-			r.Command.Process.Signal(os.Interrupt)
 			ctx = context.Background()
+			if foreground() {
+				ignored = time.After(interruptGrace)
+			} else {
+				r.Command.Process.Signal(os.Interrupt)
+			}
+		case <-ignored:
+			r.Command.Process.Signal(os.Interrupt)
 		case <-tick.C:
 			if r.Command == nil && pid != 0 && Gone(pid) {
 				return r.drain(s)

@@ -26,6 +26,7 @@ func auditCommand() *cli.Command {
 		ArgsUsage: "[-- COMMAND [ARGUMENT...]]",
 		Description: "Runs COMMAND and watches, from the core kernel, what any driver does with its pages and requests.\n" +
 			"Without COMMAND and --pid everything on this machine is watched, until --duration or an interrupt.\n" +
+			"An interrupt is COMMAND's, and the verdict follows when it has ended.\n" +
 			"Exit status: 0 clean (or COMMAND's own), 1 a rule was broken, 3 incomplete or impossible here.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "module", Usage: "only findings of module `NAME` (repeatable)"},

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package vmtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// countInterrupts is a command that says when it runs, and after two seconds how
+// many interrupts it had.
+const countInterrupts = `n=0; trap 'n=$((n+1)); echo interrupted' INT; echo running
+	i=0; while [ $i -lt 20 ]; do sleep 0.1; i=$((i+1)); done; echo interrupts: $n`
+
+// A command under audit has one interrupt, whether it came from its terminal,
+// which tells it, too, or from kill(1); and the audit goes on to its end.
+func TestAuditInterrupt(t *testing.T) {
+	for name, start := range map[string]func(*testing.T, *exec.Cmd) (*bufio.Scanner, func()){
+		"terminal": onTerminal,
+		"kill":     onPipe,
+	} {
+		t.Run(name, func(t *testing.T) {
+			report := t.TempDir() + "/report"
+			ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "dioctl", "audit", "--format", "json", "--output", report, "--", "sh", "-c", countInterrupts)
+			lines, interrupt := start(t, cmd)
+			var said []string
+			for lines.Scan() {
+				line := strings.TrimSpace(lines.Text())
+				said = append(said, line)
+				if line == "running" {
+					interrupt()
+				}
+				if strings.HasPrefix(line, "interrupts:") {
+					break
+				}
+			}
+			err := cmd.Wait()
+			if got := strings.Join(said, "\n"); err != nil || !strings.HasSuffix(got, "\ninterrupts: 1") {
+				t.Errorf("%v, and the command said %q", err, got)
+			}
+			var v verdict
+			text, err := os.ReadFile(report)
+			if err == nil {
+				err = json.Unmarshal(text, &v)
+			}
+			if err != nil || v.Verdict != "clean" {
+				t.Errorf("%v, report %s", err, text)
+			}
+		})
+	}
+}
+
+func onPipe(t *testing.T, cmd *exec.Cmd) (*bufio.Scanner, func()) {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bufio.NewScanner(out), func() { cmd.Process.Signal(os.Interrupt) }
+}
+
+// onTerminal starts it as the leader of a terminal of its own, where ^C is typed.
+func onTerminal(t *testing.T, cmd *exec.Cmd) (*bufio.Scanner, func()) {
+	t.Helper()
+	ptm, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ptm.Close() })
+	n, err := unix.IoctlGetInt(int(ptm.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(ptm.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatalf("a terminal: %v", err)
+	}
+	pts, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pts.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = pts, pts, pts
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return bufio.NewScanner(ptm), func() {
+		if _, err := ptm.Write([]byte{3}); err != nil {
+			t.Errorf("type ^C: %v", err)
+		}
+	}
+}
