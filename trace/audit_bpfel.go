@@ -177,6 +177,7 @@ const (
 	auditMapBios                 = "bios"
 	auditMapCalls                = "calls"
 	auditMapCounts               = "counts"
+	auditMapEndedKiocbs          = "ended_kiocbs"
 	auditMapEvents               = "events"
 	auditMapFolios               = "folios"
 	auditMapGets                 = "gets"
@@ -286,22 +287,23 @@ type auditProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type auditMapSpecs struct {
-	BioHint  *ebpf.MapSpec `ebpf:"bio_hint"`
-	Bios     *ebpf.MapSpec `ebpf:"bios"`
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Counts   *ebpf.MapSpec `ebpf:"counts"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Folios   *ebpf.MapSpec `ebpf:"folios"`
-	Gets     *ebpf.MapSpec `ebpf:"gets"`
-	Holds    *ebpf.MapSpec `ebpf:"holds"`
-	Kiocbs   *ebpf.MapSpec `ebpf:"kiocbs"`
-	Ops      *ebpf.MapSpec `ebpf:"ops"`
-	PageOps  *ebpf.MapSpec `ebpf:"page_ops"`
-	Released *ebpf.MapSpec `ebpf:"released"`
-	Stacks   *ebpf.MapSpec `ebpf:"stacks"`
-	Targets  *ebpf.MapSpec `ebpf:"targets"`
-	Tasks    *ebpf.MapSpec `ebpf:"tasks"`
-	Zero     *ebpf.MapSpec `ebpf:"zero"`
+	BioHint     *ebpf.MapSpec `ebpf:"bio_hint"`
+	Bios        *ebpf.MapSpec `ebpf:"bios"`
+	Calls       *ebpf.MapSpec `ebpf:"calls"`
+	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	EndedKiocbs *ebpf.MapSpec `ebpf:"ended_kiocbs"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Folios      *ebpf.MapSpec `ebpf:"folios"`
+	Gets        *ebpf.MapSpec `ebpf:"gets"`
+	Holds       *ebpf.MapSpec `ebpf:"holds"`
+	Kiocbs      *ebpf.MapSpec `ebpf:"kiocbs"`
+	Ops         *ebpf.MapSpec `ebpf:"ops"`
+	PageOps     *ebpf.MapSpec `ebpf:"page_ops"`
+	Released    *ebpf.MapSpec `ebpf:"released"`
+	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Zero        *ebpf.MapSpec `ebpf:"zero"`
 }
 
 // auditVariableSpecs contains global variables before they are loaded into the kernel.
@@ -337,22 +339,23 @@ func (o *auditObjects) Close() error {
 //
 // It can be passed to loadAuditObjects or ebpf.CollectionSpec.LoadAndAssign.
 type auditMaps struct {
-	BioHint  *ebpf.Map `ebpf:"bio_hint"`
-	Bios     *ebpf.Map `ebpf:"bios"`
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Counts   *ebpf.Map `ebpf:"counts"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Folios   *ebpf.Map `ebpf:"folios"`
-	Gets     *ebpf.Map `ebpf:"gets"`
-	Holds    *ebpf.Map `ebpf:"holds"`
-	Kiocbs   *ebpf.Map `ebpf:"kiocbs"`
-	Ops      *ebpf.Map `ebpf:"ops"`
-	PageOps  *ebpf.Map `ebpf:"page_ops"`
-	Released *ebpf.Map `ebpf:"released"`
-	Stacks   *ebpf.Map `ebpf:"stacks"`
-	Targets  *ebpf.Map `ebpf:"targets"`
-	Tasks    *ebpf.Map `ebpf:"tasks"`
-	Zero     *ebpf.Map `ebpf:"zero"`
+	BioHint     *ebpf.Map `ebpf:"bio_hint"`
+	Bios        *ebpf.Map `ebpf:"bios"`
+	Calls       *ebpf.Map `ebpf:"calls"`
+	Counts      *ebpf.Map `ebpf:"counts"`
+	EndedKiocbs *ebpf.Map `ebpf:"ended_kiocbs"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Folios      *ebpf.Map `ebpf:"folios"`
+	Gets        *ebpf.Map `ebpf:"gets"`
+	Holds       *ebpf.Map `ebpf:"holds"`
+	Kiocbs      *ebpf.Map `ebpf:"kiocbs"`
+	Ops         *ebpf.Map `ebpf:"ops"`
+	PageOps     *ebpf.Map `ebpf:"page_ops"`
+	Released    *ebpf.Map `ebpf:"released"`
+	Stacks      *ebpf.Map `ebpf:"stacks"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Zero        *ebpf.Map `ebpf:"zero"`
 }
 
 func (m *auditMaps) Close() error {
@@ -361,6 +364,7 @@ func (m *auditMaps) Close() error {
 		m.Bios,
 		m.Calls,
 		m.Counts,
+		m.EndedKiocbs,
 		m.Events,
 		m.Folios,
 		m.Gets,

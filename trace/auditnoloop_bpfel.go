@@ -195,6 +195,7 @@ const (
 	auditNoLoopMapBios                 = "bios"
 	auditNoLoopMapCalls                = "calls"
 	auditNoLoopMapCounts               = "counts"
+	auditNoLoopMapEndedKiocbs          = "ended_kiocbs"
 	auditNoLoopMapEvents               = "events"
 	auditNoLoopMapFolios               = "folios"
 	auditNoLoopMapGets                 = "gets"
@@ -306,24 +307,25 @@ type auditNoLoopProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type auditNoLoopMapSpecs struct {
-	BioHint   *ebpf.MapSpec `ebpf:"bio_hint"`
-	Bios      *ebpf.MapSpec `ebpf:"bios"`
-	Calls     *ebpf.MapSpec `ebpf:"calls"`
-	Counts    *ebpf.MapSpec `ebpf:"counts"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Folios    *ebpf.MapSpec `ebpf:"folios"`
-	Gets      *ebpf.MapSpec `ebpf:"gets"`
-	Holds     *ebpf.MapSpec `ebpf:"holds"`
-	Kiocbs    *ebpf.MapSpec `ebpf:"kiocbs"`
-	Ops       *ebpf.MapSpec `ebpf:"ops"`
-	PageOps   *ebpf.MapSpec `ebpf:"page_ops"`
-	Released  *ebpf.MapSpec `ebpf:"released"`
-	Stacks    *ebpf.MapSpec `ebpf:"stacks"`
-	Targets   *ebpf.MapSpec `ebpf:"targets"`
-	Tasks     *ebpf.MapSpec `ebpf:"tasks"`
-	WalkDepth *ebpf.MapSpec `ebpf:"walk_depth"`
-	Walks     *ebpf.MapSpec `ebpf:"walks"`
-	Zero      *ebpf.MapSpec `ebpf:"zero"`
+	BioHint     *ebpf.MapSpec `ebpf:"bio_hint"`
+	Bios        *ebpf.MapSpec `ebpf:"bios"`
+	Calls       *ebpf.MapSpec `ebpf:"calls"`
+	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	EndedKiocbs *ebpf.MapSpec `ebpf:"ended_kiocbs"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Folios      *ebpf.MapSpec `ebpf:"folios"`
+	Gets        *ebpf.MapSpec `ebpf:"gets"`
+	Holds       *ebpf.MapSpec `ebpf:"holds"`
+	Kiocbs      *ebpf.MapSpec `ebpf:"kiocbs"`
+	Ops         *ebpf.MapSpec `ebpf:"ops"`
+	PageOps     *ebpf.MapSpec `ebpf:"page_ops"`
+	Released    *ebpf.MapSpec `ebpf:"released"`
+	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
+	Targets     *ebpf.MapSpec `ebpf:"targets"`
+	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	WalkDepth   *ebpf.MapSpec `ebpf:"walk_depth"`
+	Walks       *ebpf.MapSpec `ebpf:"walks"`
+	Zero        *ebpf.MapSpec `ebpf:"zero"`
 }
 
 // auditNoLoopVariableSpecs contains global variables before they are loaded into the kernel.
@@ -359,24 +361,25 @@ func (o *auditNoLoopObjects) Close() error {
 //
 // It can be passed to loadAuditNoLoopObjects or ebpf.CollectionSpec.LoadAndAssign.
 type auditNoLoopMaps struct {
-	BioHint   *ebpf.Map `ebpf:"bio_hint"`
-	Bios      *ebpf.Map `ebpf:"bios"`
-	Calls     *ebpf.Map `ebpf:"calls"`
-	Counts    *ebpf.Map `ebpf:"counts"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Folios    *ebpf.Map `ebpf:"folios"`
-	Gets      *ebpf.Map `ebpf:"gets"`
-	Holds     *ebpf.Map `ebpf:"holds"`
-	Kiocbs    *ebpf.Map `ebpf:"kiocbs"`
-	Ops       *ebpf.Map `ebpf:"ops"`
-	PageOps   *ebpf.Map `ebpf:"page_ops"`
-	Released  *ebpf.Map `ebpf:"released"`
-	Stacks    *ebpf.Map `ebpf:"stacks"`
-	Targets   *ebpf.Map `ebpf:"targets"`
-	Tasks     *ebpf.Map `ebpf:"tasks"`
-	WalkDepth *ebpf.Map `ebpf:"walk_depth"`
-	Walks     *ebpf.Map `ebpf:"walks"`
-	Zero      *ebpf.Map `ebpf:"zero"`
+	BioHint     *ebpf.Map `ebpf:"bio_hint"`
+	Bios        *ebpf.Map `ebpf:"bios"`
+	Calls       *ebpf.Map `ebpf:"calls"`
+	Counts      *ebpf.Map `ebpf:"counts"`
+	EndedKiocbs *ebpf.Map `ebpf:"ended_kiocbs"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Folios      *ebpf.Map `ebpf:"folios"`
+	Gets        *ebpf.Map `ebpf:"gets"`
+	Holds       *ebpf.Map `ebpf:"holds"`
+	Kiocbs      *ebpf.Map `ebpf:"kiocbs"`
+	Ops         *ebpf.Map `ebpf:"ops"`
+	PageOps     *ebpf.Map `ebpf:"page_ops"`
+	Released    *ebpf.Map `ebpf:"released"`
+	Stacks      *ebpf.Map `ebpf:"stacks"`
+	Targets     *ebpf.Map `ebpf:"targets"`
+	Tasks       *ebpf.Map `ebpf:"tasks"`
+	WalkDepth   *ebpf.Map `ebpf:"walk_depth"`
+	Walks       *ebpf.Map `ebpf:"walks"`
+	Zero        *ebpf.Map `ebpf:"zero"`
 }
 
 func (m *auditNoLoopMaps) Close() error {
@@ -385,6 +388,7 @@ func (m *auditNoLoopMaps) Close() error {
 		m.Bios,
 		m.Calls,
 		m.Counts,
+		m.EndedKiocbs,
 		m.Events,
 		m.Folios,
 		m.Gets,

@@ -26,7 +26,8 @@ MAP(BPF_MAP_TYPE_LRU_HASH, released, __u64, __u64, 16384);	/* folios whose last 
 #define RELEASED_DIRTY (1ULL << 63)	/* by a release that dirties */
 MAP(BPF_MAP_TYPE_HASH, gets, __u64, struct got, 65536);
 MAP(BPF_MAP_TYPE_HASH, ops, __u64, struct op, 65536);
-MAP(BPF_MAP_TYPE_HASH, kiocbs, __u64, struct kiocb_state, 65536);
+MAP(BPF_MAP_TYPE_HASH, kiocbs, __u64, struct kiocb_state, 65536);	/* in flight */
+MAP(BPF_MAP_TYPE_LRU_HASH, ended_kiocbs, __u64, struct kiocb_state, 16384);	/* until their memory is used anew */
 MAP(BPF_MAP_TYPE_HASH, tasks, __u32, struct task_state, 8192);
 MAP(BPF_MAP_TYPE_LRU_HASH, bios, __u64, __u64, 16384);
 MAP(BPF_MAP_TYPE_HASH, targets, __u32, __u32, 8192);	/* thread groups under audit */

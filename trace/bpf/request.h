@@ -18,11 +18,42 @@ static __always_inline bool kernel_thread(void)
 	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), flags) & PF_KTHREAD;
 }
 
+/* In flight, or the last that had this memory. */
+static __always_inline struct kiocb_state *kiocb_of(__u64 kiocb)
+{
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+
+	return k ? k : bpf_map_lookup_elem(&ended_kiocbs, &kiocb);
+}
+
+/* In this order, so that a second completion on another CPU finds it in either. */
+static __always_inline void kiocb_ended(__u64 kiocb, struct kiocb_state *k)
+{
+	bpf_map_update_elem(&ended_kiocbs, &kiocb, k, BPF_ANY);
+	bpf_map_delete_elem(&kiocbs, &kiocb);
+}
+
+/* It comes to nothing, unless it's tried again. */
+static __always_inline void kiocb_cancel(__u64 kiocb, __u64 id)
+{
+	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+
+	if (k && k->op == id)
+		kiocb_ended(kiocb, k);
+	op_cancel(id);
+}
+
+static __always_inline void kiocb_forget(__u64 kiocb)
+{
+	bpf_map_delete_elem(&kiocbs, &kiocb);
+	bpf_map_delete_elem(&ended_kiocbs, &kiocb);
+}
+
 /* A kiocb goes to its file's read_iter, write_iter or uring_cmd. */
 static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 who)
 {
 	__u64 kiocb = ctx->di, id;
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+	struct kiocb_state *k = kiocb_of(kiocb);
 	struct op *op = k && !k->completions ? op_of(k->op) : 0;
 	struct task_state *ts;
 	long error;
@@ -40,7 +71,7 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 				return;
 			/* The memory of one in scope, which is used anew: unless a kernel thread tries for its owner. */
 			if (k->completions || !kernel_thread() || !audited(k->tgid)) {
-				bpf_map_delete_elem(&kiocbs, &kiocb);
+				kiocb_forget(kiocb);
 				return;
 			}
 			fresh.tgid = k->tgid;
@@ -66,7 +97,7 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 	ts = task_make((__u32)who);
 	if (!ts) {
 		bpf_map_delete_elem(&ops, &id);
-		bpf_map_delete_elem(&kiocbs, &kiocb);
+		kiocb_forget(kiocb);
 		return;
 	}
 	ts->op = id;
@@ -92,16 +123,16 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 
 	if (kind == OP_AIO) {
 		if (ret) {	/* refused before the driver saw it */
-			op_cancel(id);
+			kiocb_cancel(kiocb, id);
 			return;
 		}
 	} else if (ret == -EAGAIN) {
-		op_cancel(id);
+		kiocb_cancel(kiocb, id);
 		return;
 	} else if (ret == 0 && kind == OP_URING && !bpf_core_field_exists(struct io_kiocb, cqe)) {
 		/* 0 always: kiocb_done was given the result, or a completion tells it. */
 		if (ts->done) {
-			k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+			k = kiocb_of(kiocb);
 			if (!k || k->op != id)
 				return;
 			COUNT(queued, 1);
@@ -109,13 +140,14 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 			if (!k->completions) {
 				k->completions++;
 				COUNT(completed, 1);
+				kiocb_ended(kiocb, k);
 				op_end(id, ts->done_result, 0);
 			}
 			return;
 		}
 	} else if (ret != -EIOCBQUEUED) {
 		/* The driver returned a result, and io_uring posts it by itself. */
-		k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+		k = kiocb_of(kiocb);
 		if (k && k->op == id) {
 			k->completions++;
 			if (k->completions == 1) {
@@ -124,6 +156,7 @@ static __always_inline void submit_return(struct pt_regs *ctx, __u32 kind, __u64
 					res = BPF_CORE_READ((struct io_kiocb *)kiocb, cqe.res);
 				COUNT(completed, 1);
 				COUNT(queued, 1);
+				kiocb_ended(kiocb, k);
 				op_end(id, res, 0);
 				return;
 			}
@@ -172,7 +205,7 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	ts->iter_hook = cookie;
 	ts->iter_sp = ctx->sp;
 	if (BPF_CORE_READ(kiocb, ki_complete)) {
-		k = bpf_map_lookup_elem(&kiocbs, &key);
+		k = kiocb_of(key);
 		ts->iter_kiocb = key;
 		ts->iter_op = k ? k->op : 0;
 	} else {
@@ -204,7 +237,7 @@ static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64
 		tell(EV_RESULT_RANGE, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
 	if (ts->iter_kiocb) {
 		key = ts->iter_kiocb;
-		k = bpf_map_lookup_elem(&kiocbs, &key);
+		k = kiocb_of(key);
 		if (ret != -EIOCBQUEUED && id && k && k->op == id && k->completions)
 			tell(EV_RETURNED_TOO, id, COOKIE_HANDLER(cookie), stack_of(ctx), ret);
 		return;
@@ -226,7 +259,7 @@ static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
 /* A completion was told; driven: always by the driver, never by io_uring for it. */
 static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool driven)
 {
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &kiocb);
+	struct kiocb_state *k = kiocb_of(kiocb);
 	struct op *op;
 	__u64 id;
 
@@ -252,6 +285,7 @@ static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool dr
 		return;
 	}
 	COUNT(completed, 1);
+	kiocb_ended(kiocb, k);
 	op = op_of(id);
 	if (driven && op && op->requested && res > 0 && res > op->requested)
 		tell(EV_RESULT_RANGE, id, 0, stack_of(ctx), res);
@@ -263,7 +297,7 @@ static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool dr
 static __always_inline void cancel_fn(struct pt_regs *ctx, __u64 who)
 {
 	__u64 key = ctx->di;
-	struct kiocb_state *k = bpf_map_lookup_elem(&kiocbs, &key);
+	struct kiocb_state *k = kiocb_of(key);
 	struct task_state *ts = task_of((__u32)who);
 	struct op *op = k ? op_of(k->op) : 0;
 
