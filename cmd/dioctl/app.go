@@ -15,7 +15,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Usage: "direct and asynchronous I/O, driven, seen and audited",
 		Description: "Exit status: 0 good; 1 a finding: a rule was broken, data differed, a check didn't hold; 2 the\n" +
 			"command line makes no sense; 3 this machine or kernel can't do it, or a verdict is incomplete;\n" +
-			"125 the VM failed. vm run and audit pass the status of their command on.",
+			"125 the VM failed; 141 nobody read the output to its end, and what was changed is put back. vm run\n" +
+			"and audit pass the status of their command on.",
 		Writer:    stdout,
 		ErrWriter: stderr,
 		// Errors are rendered once, by main.

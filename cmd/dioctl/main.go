@@ -6,12 +6,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
 
 	"dio/vm"
 )
@@ -24,11 +20,14 @@ func main() {
 }
 
 func realMain(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	ctx, stop := endOnSignals()
 	defer stop()
-	// The first signal asks for an orderly end, a second one has its usual effect.
-	context.AfterFunc(ctx, stop)
-	if err := newApp(os.Stdout, os.Stderr).RunContext(ctx, args); err != nil {
+	out := &brokenPipe{w: os.Stdout, broken: stop}
+	err := newApp(out, os.Stderr).RunContext(ctx, args)
+	if out.seen() && silenced(err) {
+		return exitBrokenPipe
+	}
+	if err != nil {
 		if msg := describe(err); msg != "" {
 			fmt.Fprintf(os.Stderr, "dioctl: %s\n", msg)
 		}

@@ -42,7 +42,7 @@ func specFromFlags(c *cli.Context) (vm.Spec, error) {
 		Files: c.StringSlice("file"), KernelModules: c.StringSlice("kmod"), Disk: c.String("disk"),
 		Icount: c.Bool("icount"), CPUs: c.Int("cpus"), Timeout: c.Duration("timeout"),
 		Devices: c.StringSlice("device"), QEMU: c.StringSlice("qemu-arg"), Append: c.String("append"),
-		Console: c.String("console"), Stdout: os.Stdout, Stderr: os.Stderr,
+		Console: c.String("console"), Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
 	}
 	usage := func(format string, args ...any) (vm.Spec, error) {
 		return s, withStatus(exitUsage, fmt.Errorf(format, args...))
