@@ -84,9 +84,9 @@ func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time, up 
 	limit := time.NewTimer(s.Timeout)
 	defer limit.Stop()
 	cancelled := ctx.Done()
-	var kill <-chan time.Time
-	var verdict error
-	exited, over := false, false
+	var kill, leave <-chan time.Time
+	var verdict, qemu error
+	exited, over, left := false, false, false
 	for !exited || !over {
 		select {
 		case err := <-talked:
@@ -96,19 +96,9 @@ func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time, up 
 			}
 			kill = time.After(graceAfterExit)
 		case err := <-ended:
-			exited = true
-			if !over {
-				// What the guest sent before is still in the socket,
-				// whose other end is closed now.
-				err2 := <-talked
-				over = true
-				if verdict == nil {
-					verdict = err2
-				}
-			}
-			if verdict != nil && err != nil && stderr.Len() > 0 {
-				verdict = fmt.Errorf("%w: qemu: %w: %s", verdict, err, bytes.TrimSpace(stderr.Bytes()))
-			}
+			// What the guest sent before is still in the socket, whose other
+			// end is closed now: the talk comes to its end.
+			exited, qemu = true, err
 		case <-limit.C:
 			verdict = errTimeLimit
 			_ = cmd.Process.Kill()
@@ -119,7 +109,19 @@ func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time, up 
 			kill = time.After(graceAfterTerm)
 		case <-kill:
 			_ = cmd.Process.Kill()
+		case <-leave:
+			over, left = true, true
 		}
+		if exited && !over && verdict != nil && leave == nil {
+			// An output that nobody reads may hold the talk for ever.
+			leave = time.After(graceAfterExit)
+		}
+	}
+	if verdict != nil && qemu != nil && stderr.Len() > 0 {
+		verdict = fmt.Errorf("%w: qemu: %w: %s", verdict, qemu, bytes.TrimSpace(stderr.Bytes()))
+	}
+	if left {
+		return Result{Accel: res.Accel}, c.explain(verdict, s) // the rest is still the talk's
 	}
 	return res, c.explain(verdict, s)
 }
@@ -133,11 +135,11 @@ func (c *conversation) explain(err error, s *Spec) error {
 		return fmt.Errorf("vm: stopped: %w", err)
 	case errors.Is(err, errTimeLimit):
 		when := "while the command ran"
-		if !c.hello {
+		if !c.heard() {
 			when = "before the guest's first word"
 		}
 		return &Error{What: fmt.Sprintf("time limit of %v, %s", s.Timeout, when)}
-	case !c.hello:
+	case !c.heard():
 		return &Error{What: "the guest did not come up", Err: err}
 	}
 	return &Error{What: "the guest ended without a result", Err: err}

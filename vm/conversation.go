@@ -24,16 +24,15 @@ type conversation struct {
 	r     *wire.Reader
 	w     *wire.Writer
 
-	up     func() // called with the guest's first word
-	hello  bool   // the guest's PID 1 was heard
-	kmsg   strings.Builder
-	outs   []*outSink
-	credit chan uint32
-	done   chan struct{}
+	up   func() // called with the guest's first word
+	kmsg strings.Builder
+	outs []*outSink
+	room *window // for input, at the guest
+	done chan struct{}
 
 	mu      sync.Mutex
 	early   []unix.Signal // asked for before the guest could take them
-	greeted bool
+	greeted bool          // the guest's PID 1 was heard
 }
 
 // maxKmsg bounds the kernel log that is kept, in bytes.
@@ -41,11 +40,18 @@ const maxKmsg = 16 << 20
 
 func newConversation(port io.ReadWriter, s *Spec, res *Result, start time.Time) *conversation {
 	c := &conversation{spec: s, res: res, start: start, r: wire.NewReader(port), w: wire.NewWriter(port),
-		credit: make(chan uint32, 64), done: make(chan struct{})}
+		room: newWindow(wire.StdinWindow), done: make(chan struct{})}
 	for _, o := range s.Outs {
 		c.outs = append(c.outs, newOutSink(o))
 	}
 	return c
+}
+
+// heard tells whether the guest's first word came.
+func (c *conversation) heard() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.greeted
 }
 
 // signal sends sig to the command, now or as soon as the guest is up.
@@ -105,10 +111,7 @@ func (c *conversation) take(f wire.Frame) (end bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		select {
-		case c.credit <- n:
-		case <-c.done:
-		}
+		c.room.give(n)
 	case wire.Tar, wire.OutEnd:
 		if int(f.Stream) >= len(c.outs) {
 			return false, fmt.Errorf("%w: output %d of %d", wire.ErrCorrupt, f.Stream, len(c.outs))
@@ -142,7 +145,6 @@ func (c *conversation) greet(f wire.Frame) error {
 	if err := f.JSON(&g); err != nil {
 		return err
 	}
-	c.hello = true
 	if c.up != nil {
 		c.up()
 	}
@@ -168,47 +170,62 @@ func (c *conversation) greet(f wire.Frame) error {
 // blocked in a Read that nothing can end; it then sends nothing.
 func (c *conversation) sendInput() {
 	buf := make([]byte, 32<<10)
-	window := int64(wire.StdinWindow)
 	for {
 		n, err := c.spec.Stdin.Read(buf)
-		for window < int64(n) {
-			select {
-			case g := <-c.credit:
-				window += int64(g)
-			case <-c.done:
-				return
-			}
-		}
-		select {
-		case <-c.done:
+		if !c.room.take(n, c.done) {
 			return
-		default:
 		}
-		if n > 0 {
-			window -= int64(n)
-			if c.w.Send(wire.Stdin, 0, buf[:n]) != nil {
-				return
-			}
-		}
-		for more := true; more; {
-			select {
-			case g := <-c.credit:
-				window += int64(g)
-			default:
-				more = false
-			}
+		if n > 0 && c.w.Send(wire.Stdin, 0, buf[:n]) != nil {
+			return
 		}
 		if err != nil {
 			_ = c.w.Send(wire.StdinEnd, 0, nil)
-			break
+			return
 		}
 	}
-	// The guest keeps telling what it consumed.
+}
+
+// window is how many bytes the guest takes now. Giving never waits: who gives
+// also takes the guest's output.
+type window struct {
+	mu   sync.Mutex
+	n    int64
+	more chan struct{} // holds a token after each give
+}
+
+func newWindow(n int64) *window { return &window{n: n, more: make(chan struct{}, 1)} }
+
+func (w *window) give(n uint32) {
+	w.mu.Lock()
+	w.n += int64(n)
+	w.mu.Unlock()
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for n bytes of room; false: done came first.
+func (w *window) take(n int, done <-chan struct{}) bool {
 	for {
 		select {
-		case <-c.credit:
-		case <-c.done:
-			return
+		case <-done:
+			return false
+		default:
+		}
+		w.mu.Lock()
+		ok := w.n >= int64(n)
+		if ok {
+			w.n -= int64(n)
+		}
+		w.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-w.more:
+		case <-done:
+			return false
 		}
 	}
 }
