@@ -88,7 +88,7 @@ type Config struct {
 	QueueDepth   uint32       `json:"queue_depth"`   // disk: requests worked on at a time, 1 to QueueDepthMax
 }
 
-// Stats are a device's counters since load or reset (struct dio_stats). Pages
+// Stats are a device's counters since binding or reset (struct dio_stats). Pages
 // are of Info.PageSize bytes. InFlight, StorePages, Quarantined*, Head and
 // Buffer* are gauges.
 type Stats struct {
@@ -163,7 +163,7 @@ type Fault struct {
 	HoldMS    uint32  `json:"hold_ms"`   // milliseconds; where FaultID.Holds; 0: 5,000; at most HoldMaxMS
 	Armed     uint32  `json:"armed"`     // out: 1 when armed
 	Occasions uint64  `json:"occasions"` // out: since it was armed
-	Committed uint64  `json:"committed"` // out: since the module was loaded
+	Committed uint64  `json:"committed"` // out: since the device was bound
 }
 
 // Drain is what a drain gave back (struct dio_drain).

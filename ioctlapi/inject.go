@@ -62,7 +62,7 @@ type Inject struct {
 	Count     uint64       `json:"count"`     // times at most, 0: no limit; out: what remains
 	DelayNS   uint64       `json:"delay_ns"`  // nanoseconds; delay: how long; reorder: at most so long, 0: 100 ms
 	Occasions uint64       `json:"occasions"` // out: since the rule was set
-	Injected  uint64       `json:"injected"`  // out: since the module was loaded
+	Injected  uint64       `json:"injected"`  // out: since the device was bound
 	Armed     uint32       `json:"armed"`     // out: 1 when there is such a rule and it isn't used up
 	Reserved  uint32       `json:"reserved"`  // 0
 }

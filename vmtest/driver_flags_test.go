@@ -18,12 +18,6 @@ import (
 // what came of it.
 func rwWays(t *testing.T) map[string]func(fd int, write bool, buf []byte, pos int64, flags int) (int, error) {
 	aio, ring := newAIO(t, 4), newUring(t, 4, 0)
-	result := func(n int64) (int, error) {
-		if n < 0 {
-			return 0, unix.Errno(-n)
-		}
-		return int(n), nil
-	}
 	return map[string]func(int, bool, []byte, int64, int) (int, error){
 		"preadv2": func(fd int, write bool, buf []byte, pos int64, flags int) (int, error) {
 			trap := uintptr(unix.SYS_PREADV2)
@@ -53,6 +47,14 @@ func rwWays(t *testing.T) map[string]func(fd int, write bool, buf []byte, pos in
 			return result(int64(ring.wait(10 * time.Second).res))
 		},
 	}
+}
+
+// result is what an asynchronous request was told, as a call would return it.
+func result(n int64) (int, error) {
+	if n < 0 {
+		return 0, unix.Errno(-n)
+	}
+	return int(n), nil
 }
 
 // kernelAtLeast tells whether the kernel is of a release or newer.

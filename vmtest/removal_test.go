@@ -33,17 +33,23 @@ func unbind(t *testing.T) {
 // bind brings the device back, with the configuration it had.
 func bind(t *testing.T, config ioctlapi.Config) {
 	t.Helper()
+	d := rebind(t)
+	defer d.Close()
+	if err := d.SetConfig(config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rebind brings the device back as it is at first.
+func rebind(t *testing.T) *ioctlapi.Device {
+	t.Helper()
 	if err := os.WriteFile(driverFolder+"bind", []byte(softwareName), 0); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		d, err := ioctlapi.Open(ioctlapi.DefaultPath)
 		if err == nil {
-			defer d.Close()
-			if err := d.SetConfig(config); err != nil {
-				t.Fatal(err)
-			}
-			return
+			return d
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("the device didn't come back:", err)

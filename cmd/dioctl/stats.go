@@ -15,7 +15,7 @@ import (
 func statsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "stats",
-		Usage:     "a device's counters since load or reset",
+		Usage:     "a device's counters since binding or reset",
 		ArgsUsage: "[DEVICE]",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "reset", Usage: "set the counters to zero after reading them (root)"},

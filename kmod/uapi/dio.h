@@ -114,10 +114,19 @@
  * that is unbound and bound again as any other (echo dio.0 into
  * /sys/bus/platform/drivers/dio/unbind, bind). Requests in flight fail with ENODEV
  * at once, wherever they wait, and none is left untold; one whose bytes are being
- * moved right now still succeeds. A mapping is SIGBUS from then on. Files that stay
- * open answer with ENODEV to everything but seeking, DIO_IOC_INFO and DIO_IOC_STATS.
+ * moved right now still succeeds. A mapping is SIGBUS from then on.
+ *
+ * Files that stay open answer with ENODEV to whatever needs the device: reading,
+ * writing, splicing, syncing, mapping, being opened again (by /proc/self/fd), and
+ * each ioctl but DIO_IOC_INFO and DIO_IOC_STATS, before it looks at the struct or
+ * asks for a capability. What is refused before the device is asked is refused as
+ * before: a file that isn't open for that direction, a flag that it doesn't take, a
+ * field of an io_uring command, DIO_URING_DISCARD on hardware. DIO_IOC_INFO,
+ * DIO_IOC_STATS (with DIO_STATS_RESET, too), seeking, poll(2) and moving 0 bytes work
+ * as before, and closing does.
+ *
  * Registered buffers are given back. A device that is bound again is a new one:
- * empty, and configured as at first.
+ * empty, with nothing counted, armed or injected, and configured as at first.
  *
  * The ioctls
  * ----------
@@ -147,7 +156,7 @@
  *                     made smaller while the device is mapped or requests are
  *                     in flight. Requests already in flight finish as they
  *                     were begun.
- * DIO_IOC_STATS       Counters since load or reset, summed over CPUs without
+ * DIO_IOC_STATS       Counters since binding or reset, summed over CPUs without
  *                     stopping them. DIO_STATS_RESET (CAP_SYS_ADMIN) sets them
  *                     to zero after reading; gauges stay.
  * DIO_IOC_TRANSFER    The classic way, older than O_DIRECT: moves `length`
@@ -362,6 +371,12 @@ enum dio_distribution {
 #define DIO_BANDWIDTH_MAX	(1ULL << 50)
 #define DIO_QUEUE_DEPTH_MAX	1024U
 
+/*
+ * At first: ram, pin, auto, no latency; a capacity of 1 GiB, and memory for that, but
+ * for no more than a quarter of the machine's; 64 MiB a request, 65,536 of a file and
+ * 131,072 of the device in flight; 100 MB/s, no jitter, 50 ms to reposition, seed 0,
+ * uniform, a queue depth of 32. Hardware: edu, worker, 4,096 bytes; the rest as above.
+ */
 struct dio_config {
 	__u32 size;
 	__u32 flags;			/* none yet: 0 */
@@ -526,7 +541,7 @@ struct dio_fault {
 	__u32 hold_ms;
 	__u32 armed;			/* out, GET: 1 when armed */
 	__u64 occasions;		/* out, GET: since it was armed */
-	__u64 committed;		/* out, GET: since the module was loaded */
+	__u64 committed;		/* out, GET: since the device was bound */
 };
 
 /* What DIO_IOC_DRAIN gave back. */
@@ -582,7 +597,7 @@ struct dio_inject {
 	 */
 	__u64 delay_ns;
 	__u64 occasions;		/* out, GET: since the rule was set */
-	__u64 injected;			/* out, GET: since the module was loaded */
+	__u64 injected;			/* out, GET: since the device was bound */
 	__u32 armed;			/* out, GET: 1 until it is cleared or used up */
 	__u32 reserved;			/* 0 */
 };
