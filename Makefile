@@ -65,7 +65,7 @@ debug: $(DIOCTL)
 bench: build
 	@scripts/bench $(KERNEL)
 
-lint:
+lint: $(DIOCTL)
 	@scripts/setup lint
 	@scripts/lint
 

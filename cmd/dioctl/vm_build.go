@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -25,6 +26,7 @@ func vmBuildCommand() *cli.Command {
 		Flags: append(kernelFlags(),
 			&cli.StringFlag{Name: "cc", Value: "gcc", Usage: "gcc or clang"},
 			&cli.StringSliceFlag{Name: "make-arg", Usage: "`ARG` for make, such as W=1, C=1 or clean (repeatable)"},
+			&cli.BoolFlag{Name: "strict", Usage: "exit 1 when the compiler, objtool or modpost warned"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show make's whole output"},
 		),
 		Action: vmBuild,
@@ -50,12 +52,14 @@ func vmBuild(c *cli.Context) error {
 	p := progressTo(os.Stderr)
 	var log bytes.Buffer
 	opts.Out = io.MultiWriter(&log, p)
-	if c.Bool("verbose") {
-		opts.Out = os.Stderr
+	verbose := c.Bool("verbose")
+	if verbose {
+		opts.Out = io.MultiWriter(&log, os.Stderr)
 	}
 	modules, err := kernel.Build(c.Context, img, c.Args().First(), opts, p)
 	p.Clear()
-	if log.Len() > 0 && (err != nil || bytes.Contains(log.Bytes(), []byte("warning:")) || bytes.Contains(log.Bytes(), []byte("WARNING:"))) {
+	warnings := buildWarnings(log.String())
+	if !verbose && (err != nil || warnings > 0) {
 		os.Stderr.Write(log.Bytes())
 	}
 	if err != nil {
@@ -64,5 +68,19 @@ func vmBuild(c *cli.Context) error {
 	for _, m := range modules {
 		fmt.Fprintln(c.App.Writer, m)
 	}
+	if warnings > 0 && c.Bool("strict") {
+		return withStatus(exitFinding, fmt.Errorf("vm build: %d warnings in the build of %s for %s: see above", warnings, c.Args().First(), img.Release))
+	}
 	return nil
+}
+
+// buildWarnings counts the warnings in make's output: the compiler's, objtool's and
+// modpost's. That the kernel was built by another compiler isn't about the module.
+func buildWarnings(log string) (n int) {
+	for line := range strings.Lines(log) {
+		if (strings.Contains(line, "warning:") || strings.Contains(line, "WARNING:")) && !strings.Contains(line, "the compiler differs from") {
+			n++
+		}
+	}
+	return n
 }

@@ -15,7 +15,7 @@ var rootClang = map[string]string{"bookworm": "clang-14", "trixie": "clang-19"}
 
 // Stock kernels are configured for gcc, and their headers hand its options
 // to whatever compiles a module. These are the ones that clang refuses;
-// none changes what the code means.
+// none changes what the code means; of -mindirect-branch see clangScript.
 var gccOnly = []string{
 	"-mindirect-branch*", "-fconserve-stack", "-fno-conserve-stack", "-mrecord-mcount", "-fmin-function-alignment=*",
 	"-mpreferred-stack-boundary=*", "-fno-allow-store-data-races", "-fno-ipa-sra", "-flive-patching=*", "-fplugin*",
@@ -71,18 +71,20 @@ func clangEnvironment(ctx context.Context, row Row, p Progress) (*environment, e
 	return env, nil
 }
 
-// clangScript is a clang that passes over the options to drop, and over
-// warnings that only headers made for gcc give.
+// clangScript is a clang that passes over the options to drop, has its own name
+// for gcc's retpolines, and passes over warnings that only headers made for gcc
+// give: those that a kernel configured for clang turns off.
 func clangScript(clang string, drop []string) string {
 	return `#!/bin/sh
 for a do
 	shift
 	case $a in
+	-mindirect-branch=thunk-extern) set -- "$@" -mretpoline-external-thunk ;;
 	` + strings.Join(drop, " | ") + `) ;;
 	*) set -- "$@" "$a" ;;
 	esac
 done
 exec ` + clang + ` "$@" -Qunused-arguments -Wno-unknown-warning-option -Wno-duplicate-decl-specifier \
-	-Wno-address-of-packed-member -Wno-microsoft-anon-tag
+	-Wno-address-of-packed-member -Wno-microsoft-anon-tag -Wno-gnu-variable-sized-type-not-at-end -Wno-enum-enum-conversion
 `
 }

@@ -331,4 +331,9 @@ func TestClangScript(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(out), "<-bb><two words><-c><-Q") {
 		t.Errorf("%s, %v", out, err)
 	}
+	// Indirect calls stay guarded: by clang's name for it.
+	out, err = exec.Command(d+"/cc", "-mindirect-branch=thunk-extern", "-c").Output()
+	if err != nil || !strings.HasPrefix(string(out), "<-mretpoline-external-thunk><-c><-Q") {
+		t.Errorf("%s, %v", out, err)
+	}
 }
