@@ -54,32 +54,9 @@ func TestEduMapping(t *testing.T) {
 	if err := errors.Join(trace.Enable("dio/dio_dma_map"), trace.Enable("dio/dio_dma_unmap"), trace.Enable("swiotlb")); err != nil {
 		t.Fatal(err)
 	}
-	rebind := func(bits int) {
-		eduParameter(t, "edu_dma_bits", fmt.Sprint(bits))
-		eduWrite(t, eduFolder+"unbind", open)
-		eduBind(t, open, eduOpenPath)
-	}
-	// Enough that some lie above 256 MiB.
-	const pages = 96 << 8
-	mem := anonymous(t, pages)
-	for i := 0; i < len(mem); i += eduSize {
-		mem[i] = 1
-	}
-	pick := func(low, high uint64) []byte {
-		for i := 0; i < len(mem); i += eduSize {
-			if p := physical(t, mem[i:]); p >= low && p < high {
-				return mem[i:][:eduSize]
-			}
-		}
-		return nil
-	}
 	const reach28, reach32 = 1 << 28, 1 << 32
-	far, near, beyond := pick(reach28, reach32), pick(0, reach28), pick(reach32, 1<<52)
-	if far == nil && beyond == nil {
-		t.Fatal("no page above 256 MiB: boot the guest with more memory")
-	}
-	// Pages above 4 GiB, and swiotlb with them, are the debug kernel's guest's.
-	t.Logf("a page below 256 MiB: %v, from there to 4 GiB: %v, above: %v", near != nil, far != nil, beyond != nil)
+	pages := eduPages(t, []eduRange{{0, reach28}, {reach28, reach32}, {reach32, 1 << 52}})
+	near, far, beyond := pages[0], pages[1], pages[2]
 
 	for _, c := range []struct {
 		name, path string
@@ -95,12 +72,9 @@ func TestEduMapping(t *testing.T) {
 		{"far, 32 bits", eduOpenPath, 32, far, "direct"},
 		{"above 4 GiB, 32 bits", eduOpenPath, 32, beyond, "remapped"},
 	} {
-		if c.buffer == nil {
-			continue // the log says so
-		}
 		t.Run(c.name, func(t *testing.T) {
 			if c.bits != 0 {
-				rebind(c.bits)
+				eduRebind(t, c.bits)
 			}
 			d := edu(t, c.path)
 			noPins(t, d)
