@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,12 +31,12 @@ func (j *copyJob) open(c *cli.Context, r copyRequest) error {
 		}
 	}
 	var err error
-	if j.src.File, j.src.Plain, err = j.openSide(r.src, false); err != nil {
+	if j.src.File, j.src.Plain, err = j.openSide(c.Context, r.src, false); err != nil {
 		return err
 	}
 	j.src.Offset = r.from
 	if !r.discard {
-		if j.dst.File, j.dst.Plain, err = j.openSide(r.dst, true); err != nil {
+		if j.dst.File, j.dst.Plain, err = j.openSide(c.Context, r.dst, true); err != nil {
 			return err
 		}
 		j.dst.Offset = r.to
@@ -63,7 +64,7 @@ func orDefault(name, def string) (string, bool) {
 
 // openSide opens one side, with a plain descriptor beside a direct one for
 // --direct=auto.
-func (j *copyJob) openSide(path string, write bool) (f, plain *engine.File, err error) {
+func (j *copyJob) openSide(ctx context.Context, path string, write bool) (f, plain *engine.File, err error) {
 	if path == "-" {
 		fd, name := unix.Stdin, "standard input"
 		if write {
@@ -71,8 +72,13 @@ func (j *copyJob) openSide(path string, write bool) (f, plain *engine.File, err 
 		}
 		return engine.StreamFile(fd, name, write), nil, nil
 	}
-	o := engine.FileOptions{Read: true, Write: write, Create: write, Direct: j.direct != directOff && !isStream(path)}
-	f, err = openReadable(path, o)
+	stream := isStream(path)
+	o := engine.FileOptions{Read: !write || !stream, Write: write, Create: write, Direct: j.direct != directOff && !stream}
+	if stream {
+		f, err = openPipe(ctx, path, o)
+	} else {
+		f, err = openReadable(path, o)
+	}
 	if o.Direct && errors.Is(err, unix.EINVAL) {
 		j.notes = append(j.notes, path+" refuses O_DIRECT: opened without")
 		o.Direct = false
@@ -101,6 +107,31 @@ func openReadable(path string, o engine.FileOptions) (*engine.File, error) {
 		f, err = engine.OpenFile(path, o)
 	}
 	return f, err
+}
+
+// openPipe opens one end of a named pipe, which waits for the other end: a
+// writer that were a reader as well would never learn that it has none.
+func openPipe(ctx context.Context, path string, o engine.FileOptions) (*engine.File, error) {
+	type opened struct {
+		f   *engine.File
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		f, err := engine.OpenFile(path, o)
+		done <- opened{f, err}
+	}()
+	select {
+	case r := <-done:
+		return r.f, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.f != nil {
+				_ = r.f.Close()
+			}
+		}()
+		return nil, fmt.Errorf("open %s, which nobody opened at its other end: %w", path, ctx.Err())
+	}
 }
 
 // isStream tells of a path that O_DIRECT means something else to (pipes) or
