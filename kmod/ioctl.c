@@ -68,6 +68,8 @@ static int dio_do_get_config(struct file *filp, union dio_arg *arg)
 {
 	struct dio_file *file = filp->private_data;
 
+	if (arg->config.flags || arg->config.reserved)
+		return -EINVAL;
 	dio_get_config(file->dev, &arg->config);
 	return 0;
 }

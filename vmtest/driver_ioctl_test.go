@@ -231,18 +231,20 @@ func TestDriverIoctlValues(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"discard length 0":   rawIoctl(d.FD(), nrDiscard, sized(40)),
-		"discard flags":      rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 4, 1)),
-		"discard reserved":   rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 32, 1)),
-		"discard wraps":      rawIoctl(d.FD(), nrDiscard, poke(poke(poke(sized(40), 8, 512), 16, 1<<32-1), 20, 1<<32-1)),
-		"inject get none":    rawIoctl(d.FD(), nrInjectGet, sized(80)),
-		"inject clear 5":     rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
-		"inject clear flags": rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),
-		"stats flag":         rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
-		"drain flag":         rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
-		"get none":           rawIoctl(d.FD(), nrFaultGet, sized(48)),
-		"clear flags":        rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
-		"clear 24":           rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 24)),
+		"get config flags":    rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 4, 1)),
+		"get config reserved": rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 28, 1)),
+		"discard length 0":    rawIoctl(d.FD(), nrDiscard, sized(40)),
+		"discard flags":       rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 4, 1)),
+		"discard reserved":    rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 32, 1)),
+		"discard wraps":       rawIoctl(d.FD(), nrDiscard, poke(poke(poke(sized(40), 8, 512), 16, 1<<32-1), 20, 1<<32-1)),
+		"inject get none":     rawIoctl(d.FD(), nrInjectGet, sized(80)),
+		"inject clear 5":      rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
+		"inject clear flags":  rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),
+		"stats flag":          rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
+		"drain flag":          rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
+		"get none":            rawIoctl(d.FD(), nrFaultGet, sized(48)),
+		"clear flags":         rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
+		"clear 24":            rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 24)),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)
