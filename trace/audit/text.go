@@ -13,10 +13,10 @@ import (
 // stackLines bounds the stack in text; JSON has all of it.
 const stackLines = 10
 
-// WriteText writes the verdict for a person.
+// WriteText writes the report for a person; the verdict is its last line.
 func (r Report) WriteText(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "audit: %s\n", r.summary())
+	fmt.Fprintln(b, "audit saw")
 	fmt.Fprintf(b, "  operations   %d\n", r.Operations)
 	fmt.Fprintf(b, "  pins         %d taken, %d released, %d outstanding\n", r.Pins.Taken, r.Pins.Released, r.Pins.Outstanding)
 	fmt.Fprintf(b, "  completions  %d queued, %d completed\n", r.Completions.Queued, r.Completions.Completed)
@@ -36,6 +36,10 @@ func (r Report) WriteText(w io.Writer) error {
 	for _, f := range r.Findings {
 		r.writeFinding(b, f)
 	}
+	if len(r.Findings) > 0 {
+		fmt.Fprintln(b)
+	}
+	fmt.Fprintf(b, "audit: %s\n", r.summary())
 	return b.Flush()
 }
 
@@ -76,7 +80,13 @@ func (r Report) summary() string {
 	case VerdictIncomplete:
 		return "incomplete: no rule was seen broken, but not everything was seen"
 	}
-	return fmt.Sprintf("violations: %d finding(s)", len(r.Findings))
+	var rules []string
+	for _, f := range r.Findings {
+		if f.Severity != SeverityAdvice && !slices.Contains(rules, f.Rule) {
+			rules = append(rules, f.Rule)
+		}
+	}
+	return fmt.Sprintf("violations: %d finding(s): %s", len(r.Findings), strings.Join(rules, ", "))
 }
 
 func (r Report) writeFinding(b io.Writer, f Finding) {
