@@ -56,7 +56,7 @@ func FindQEMU(ctx context.Context) (*QEMU, error) {
 	q.KVM, q.WhyNoKVM = kvmWorks(ctx, p)
 	if !q.KVM && q.Major < minEmulated {
 		return nil, fmt.Errorf("%w: %s is version %s, and without KVM (%s) versions before %d corrupt the guest they emulate: "+
-			"run `make setup`, which installs a newer one (Debian 12: apt-get install -t bookworm-backports qemu-system-x86), or point %s at one",
+			"use a machine with KVM, or a newer QEMU (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one",
 			ErrNoQEMU, p, q.Version, q.WhyNoKVM, minEmulated, qemuEnv)
 	}
 	return q, nil

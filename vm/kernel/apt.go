@@ -206,7 +206,7 @@ func (a *apt) update(ctx context.Context) error {
 	// apt-get exits 0 when a list could not be had and it has none.
 	_, err := a.output(ctx, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
 	if err != nil {
-		return fmt.Errorf("fetch the package lists: %w (is there a network, and space in %s?)", err, a.dir)
+		return fmt.Errorf("fetch the package lists: %w (%s)", err, probably(a.dir))
 	}
 	return nil
 }
@@ -334,7 +334,7 @@ func (a *apt) download(ctx context.Context, dir string, pkgs []string, progress 
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, progress), &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("apt-get download %s: %w: %s (is there a network, and space in %s?)", strings.Join(pkgs, " "), err, lastLines(out.String(), 4), dir)
+		return fmt.Errorf("apt-get download %s: %w: %s (%s)", strings.Join(pkgs, " "), err, lastLines(out.String(), 4), probably(dir))
 	}
 	return nil
 }

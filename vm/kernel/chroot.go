@@ -117,7 +117,7 @@ func unpackRoot(ctx context.Context, root string, debs []string, p Progress) err
 		err := pipeline(ctx, []string{"dpkg-deb", "--fsys-tarfile", d},
 			[]string{"tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root, "-f", "-"})
 		if err != nil {
-			return fmt.Errorf("unpack %s: %w (is there space in %s?)", filepath.Base(d), err, root)
+			return fmt.Errorf("unpack %s: %w (%s)", filepath.Base(d), err, damaged(root))
 		}
 	}
 	for link, target := range map[string]string{"usr/bin/awk": "gawk", "usr/bin/sh": "dash"} {
@@ -142,7 +142,7 @@ func (a *apt) downloadClosure(ctx context.Context, pkgs []string, p Progress) ([
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = multi{&out, p}, &out
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("apt-get install --download-only: %w: %s (is there a network, and space in %s?)", err, lastLines(out.String(), 4), a.dir)
+		return nil, fmt.Errorf("apt-get install --download-only: %w: %s (%s)", err, lastLines(out.String(), 4), probably(a.dir))
 	}
 	debs, err := filepath.Glob(filepath.Join(a.dir, "cache/archives/*.deb"))
 	sort.Strings(debs)

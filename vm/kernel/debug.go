@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // DebugCost is what building the debug kernel takes, in words.
@@ -200,21 +198,7 @@ func (b *debugBuild) source(ctx context.Context) error {
 		[]string{"tar", "-xO", "./usr/src/" + debugSource + ".tar.xz"},
 		[]string{"tar", "-xJ", "--no-same-owner", "--strip-components=1", "-C", b.tree()})
 	if err != nil {
-		return fmt.Errorf("unpack %s: %w (is there space in %s?)", filepath.Base(debs[0]), err, b.tree())
+		return fmt.Errorf("unpack %s: %w (%s)", filepath.Base(debs[0]), err, damaged(b.tree()))
 	}
 	return errors.Join(os.Remove(debs[0]), os.WriteFile(ready, []byte(b.version+"\n"), 0o644))
-}
-
-// roomFor says so before long work when the file system of dir can't hold
-// what it makes.
-func roomFor(dir string, bytes uint64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("space in %s: %w", dir, err)
-	}
-	if free := st.Bavail * uint64(st.Bsize); free < bytes {
-		return fmt.Errorf("%s: no space: building takes %d GiB there, %d MiB are free: free some, or let XDG_CACHE_HOME name a folder that has it",
-			dir, bytes>>30, free>>20)
-	}
-	return nil
 }

@@ -219,7 +219,7 @@ func (f *found) install(ctx context.Context, dir string, p Progress) error {
 	for _, d := range files {
 		p.Stage("unpacking %s", filepath.Base(d))
 		if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", d, tree).CombinedOutput(); err != nil {
-			return fmt.Errorf("unpack %s: %w: %s (is there space in %s?)", filepath.Base(d), err, bytes.TrimSpace(out), tree)
+			return fmt.Errorf("unpack %s: %w: %s (%s)", filepath.Base(d), err, bytes.TrimSpace(out), damaged(tree))
 		}
 	}
 	m, err := layOut(tree, f.release)
