@@ -16,9 +16,9 @@ func TestMissingThings(t *testing.T) {
 		status int
 		words  []string
 	}{
-		{"no BTF", "mount -t tmpfs none /sys/kernel/btf && exec dioctl audit -- true", 3, []string{"BTF"}},
+		{"no BTF", "mount -t tmpfs none /sys/kernel/btf && exec dioctl audit -- true", 3, []string{"BTF", "CONFIG_DEBUG_INFO_BTF"}},
 		{"no device", "mount -t tmpfs none /dev && exec dioctl info", 3, []string{"/dev/dio0", "no such", "dioctl vm run"}},
-		{"no tracefs", "umount /sys/kernel/tracing; umount /sys/kernel/debug/tracing 2>/dev/null; mount -t tmpfs none /sys/kernel/tracing; mount -t tmpfs none /sys/kernel/debug; exec dioctl demo direct", 3, []string{"trac"}},
+		{"no tracefs", "umount /sys/kernel/tracing; umount /sys/kernel/debug/tracing 2>/dev/null; mount -t tmpfs none /sys/kernel/tracing; mount -t tmpfs none /sys/kernel/debug; exec dioctl demo direct", 3, []string{"mount -t tracefs"}},
 		{"disk full", "mkdir -p $D && mount -t tmpfs -o size=64k none $D && dioctl copy --length 1M /dev/dio0 $D/x; s=$?; umount $D; exit $s", 3, []string{"no space"}},
 		{"no such file", "exec dioctl copy /no/such/file /dev/dio0", 3, []string{"/no/such/file"}},
 		{"no such command", "exec dioctl audit -- /no/such/command", 3, []string{"/no/such/command"}},
