@@ -12,7 +12,7 @@ help:
 	@echo 'make test       every test, on the host and in the VM'
 	@echo 'make build      build/dioctl and build/<kernel>/dio.ko'
 	@echo 'make vng        the guest tests again, through virtme-ng'
-	@echo 'make matrix     the guest tests on every kernel'
+	@echo 'make matrix     the guest tests on every kernel (JOBS=2: two at a time)'
 	@echo 'make debug      the guest tests on a kernel with every checker, built once (10 to 25 minutes)'
 	@echo 'make bench      what a request costs, beside null_blk and brd, against what is wanted'
 	@echo 'make lint       the style and type checkers of C and Go'
