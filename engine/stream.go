@@ -18,24 +18,55 @@ func OpenStream(f *File) (Queue, error) {
 		return nil, fmt.Errorf("%s: make an eventfd: %w", f.Path, err)
 	}
 	s := &streamExec{f: f, wake: wake}
+	var st unix.Stat_t
+	if unix.Fstat(f.FD, &st) == nil {
+		s.pipe, s.socket = st.Mode&unix.S_IFMT == unix.S_IFIFO, st.Mode&unix.S_IFMT == unix.S_IFSOCK
+	}
 	q := &threadQueue{depth: 1, todo: make(chan *Op, 1), done: make(chan *Op, 1), execs: []executor{s}}
 	q.wg.Go(func() { q.work(s) })
 	return q, nil
 }
 
 type streamExec struct {
-	f    *File
-	wake int // readable once Close was called
+	f            *File
+	wake         int // readable once Close was called
+	pipe, socket bool
 }
+
+// pipeBuf is PIPE_BUF: what a pipe that poll(2) calls writable takes at once. A
+// longer write(2) sleeps in the kernel until all of it went, where no Close
+// reaches it. (O_NONBLOCK would be the other owners' of the pipe, too.)
+const pipeBuf = 4096
 
 func (s *streamExec) run(op *Op) (int, error) {
 	if op.Kind == Sync {
 		return 0, nil
 	}
-	events := int16(unix.POLLIN)
-	if op.Kind == Write {
-		events = unix.POLLOUT
+	if op.Kind == Read {
+		return s.whenReady(unix.POLLIN, func() (int, error) { return unix.Read(s.f.FD, op.Buf) })
 	}
+	for done := 0; ; {
+		n, err := s.whenReady(unix.POLLOUT, func() (int, error) { return s.write(op.Buf[done:]) })
+		if done += n; err != nil || n == 0 || done == len(op.Buf) {
+			return done, err
+		}
+	}
+}
+
+// write writes what goes without waiting.
+func (s *streamExec) write(b []byte) (int, error) {
+	switch {
+	case s.socket:
+		return unix.SendmsgN(s.f.FD, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	case s.pipe:
+		b = b[:min(len(b), pipeBuf)]
+	}
+	return unix.Write(s.f.FD, b)
+}
+
+// whenReady makes the call once the stream is ready for it, or gives up with
+// ECANCELED.
+func (s *streamExec) whenReady(events int16, call func() (int, error)) (int, error) {
 	for {
 		fds := []unix.PollFd{{Fd: int32(s.f.FD), Events: events}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 		if _, err := ignoreEINTR(func() (int, error) { return unix.Poll(fds, -1) }); err != nil {
@@ -44,12 +75,7 @@ func (s *streamExec) run(op *Op) (int, error) {
 		if fds[1].Revents != 0 {
 			return 0, unix.ECANCELED
 		}
-		n, err := ignoreEINTR(func() (int, error) {
-			if op.Kind == Write {
-				return unix.Write(s.f.FD, op.Buf)
-			}
-			return unix.Read(s.f.FD, op.Buf)
-		})
+		n, err := ignoreEINTR(call)
 		if err != unix.EAGAIN {
 			return max(n, 0), err
 		}
