@@ -17,10 +17,16 @@ func OpenStream(f *File) (Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: make an eventfd: %w", f.Path, err)
 	}
-	s := &streamExec{f: f, wake: wake}
+	s := &streamExec{f: f, wake: wake, own: -1}
 	var st unix.Stat_t
 	if unix.Fstat(f.FD, &st) == nil {
 		s.pipe, s.socket = st.Mode&unix.S_IFMT == unix.S_IFIFO, st.Mode&unix.S_IFMT == unix.S_IFSOCK
+	}
+	if s.pipe && f.Write {
+		// Set on f's descriptor O_NONBLOCK would be its other owners', too.
+		if fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.FD), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+			s.own = fd
+		}
 	}
 	q := &threadQueue{depth: 1, todo: make(chan *Op, 1), done: make(chan *Op, 1), execs: []executor{s}}
 	q.wg.Go(func() { q.work(s) })
@@ -31,11 +37,12 @@ type streamExec struct {
 	f            *File
 	wake         int // readable once Close was called
 	pipe, socket bool
+	own          int // the pipe by a description of its own with O_NONBLOCK; -1: another user's can't be had
 }
 
 // pipeBuf is PIPE_BUF: what a pipe that poll(2) calls writable takes at once. A
 // longer write(2) sleeps in the kernel until all of it went, where no Close
-// reaches it. (O_NONBLOCK would be the other owners' of the pipe, too.)
+// reaches it.
 const pipeBuf = 4096
 
 func (s *streamExec) run(op *Op) (int, error) {
@@ -58,6 +65,8 @@ func (s *streamExec) write(b []byte) (int, error) {
 	switch {
 	case s.socket:
 		return unix.SendmsgN(s.f.FD, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	case s.own >= 0:
+		return unix.Write(s.own, b)
 	case s.pipe:
 		b = b[:min(len(b), pipeBuf)]
 	}
@@ -87,4 +96,9 @@ func (s *streamExec) interrupt() {
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
-func (s *streamExec) close() error { return unix.Close(s.wake) }
+func (s *streamExec) close() error {
+	if s.own >= 0 {
+		_ = unix.Close(s.own)
+	}
+	return unix.Close(s.wake)
+}

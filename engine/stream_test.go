@@ -10,10 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func pipe(p *[2]int) error { return unix.Pipe2(p[:], unix.O_CLOEXEC) }
+
 // A reader that takes some bytes, then no more, must not hold up Close.
 func TestStreamCloseWhileNobodyReads(t *testing.T) {
 	for name, open := range map[string]func(p *[2]int) error{
-		"pipe": func(p *[2]int) error { return unix.Pipe2(p[:], unix.O_CLOEXEC) },
+		"pipe":                pipe,
+		"another user's pipe": pipe,
 		"socket": func(p *[2]int) (err error) {
 			*p, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			return err
@@ -28,6 +31,11 @@ func TestStreamCloseWhileNobodyReads(t *testing.T) {
 			q, err := OpenStream(StreamFile(p[1], name, true))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if name == "another user's pipe" {
+				s := q.(*threadQueue).execs[0].(*streamExec)
+				unix.Close(s.own)
+				s.own = -1
 			}
 			op := &Op{Kind: Write, Buf: make([]byte, 16<<20)}
 			if _, err := q.Submit([]*Op{op}); err != nil {
