@@ -126,7 +126,10 @@ func mirrorFor(h Host, sources []source, distro, suite string) (string, error) {
 type apt struct {
 	dir  string // under the cache, one per suite
 	conf string
+	free func() // lets other processes have it
 }
+
+func (a *apt) close() { a.free() }
 
 // keyrings that verify a distribution's archives, where packages put them.
 // Debian's has the keys of all its releases.
@@ -135,9 +138,18 @@ var keyrings = map[string][]string{
 	"ubuntu": {"/usr/share/keyrings/ubuntu-archive-keyring.gpg"},
 }
 
-func newApt(distro, suite, mirror string) (*apt, error) {
+// newApt is the suite's, which is the caller's alone until close.
+func newApt(ctx context.Context, distro, suite, mirror string, p Progress) (_ *apt, err error) {
 	a := &apt{dir: filepath.Join(CacheDir(), "apt", suite)}
 	a.conf = filepath.Join(a.dir, "apt.conf")
+	if a.free, err = lock(ctx, a.dir+".lock", p); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
 	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, d), 0o755); err != nil {
 			return nil, err
@@ -153,7 +165,9 @@ func newApt(distro, suite, mirror string) (*apt, error) {
 	conf := fmt.Sprintf(`#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
 #clear DPkg::Post-Invoke;
+#clear APT::Architectures;
 Dir::State "%[1]s/state";
 Dir::State::status "%[1]s/status";
 Dir::Cache "%[1]s/cache";
@@ -180,8 +194,10 @@ Acquire::Retries "3";
 }
 
 func (a *apt) command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "APT_CONFIG="+a.conf, "LC_ALL=C")
+	// APT_CONFIG's file would be read before the machine's own, which then
+	// would have the last word.
+	cmd := exec.CommandContext(ctx, name, append([]string{"--config-file=" + a.conf}, args...)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	return cmd
 }
 
@@ -205,6 +221,9 @@ func lastLines(s string, n int) string {
 func (a *apt) update(ctx context.Context) error {
 	// apt-get exits 0 when a list could not be had and it has none.
 	_, err := a.output(ctx, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+	if err != nil && strings.Contains(err.Error(), " a Release file.") {
+		return fmt.Errorf("fetch the package lists: %w: %w", err, errNotThere)
+	}
 	if err != nil {
 		return fmt.Errorf("fetch the package lists: %w (%s)", err, probably(a.dir))
 	}

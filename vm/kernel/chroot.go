@@ -48,7 +48,7 @@ func chrootEnvironment(ctx context.Context, row Row, compiler string, p Progress
 // privateRoot makes the root with that compiler for row, unless it is there.
 func privateRoot(ctx context.Context, h Host, row Row, compiler string, p Progress) (string, error) {
 	root := filepath.Join(CacheDir(), "roots", row.Root+"-"+compiler)
-	unlock, err := lock(root + ".lock")
+	unlock, err := lock(ctx, root+".lock", p)
 	if err != nil {
 		return "", err
 	}
@@ -64,10 +64,11 @@ func privateRoot(ctx context.Context, h Host, row Row, compiler string, p Progre
 	if err != nil {
 		return "", err
 	}
-	a, err := newApt(row.Distro, row.Root, mirror)
+	a, err := newApt(ctx, row.Distro, row.Root, mirror, p)
 	if err != nil {
 		return "", fmt.Errorf("private apt: %w", err)
 	}
+	defer a.close()
 	p.Stage("build tools for kernel %s: package lists of %s", row.Name, row.Root)
 	if err := a.update(ctx); err != nil {
 		return "", err

@@ -48,7 +48,7 @@ func buildDebug(ctx context.Context, h Host, p Progress) (*Image, error) {
 	if err := debugToolsHere(ctx); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(filepath.Join(kernelDir(Debug), "lock"))
+	unlock, err := lock(ctx, filepath.Join(kernelDir(Debug), "lock"), p)
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +57,14 @@ func buildDebug(ctx context.Context, h Host, p Progress) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer b.apt.close()
 	if img, err := Fetched(Debug); err == nil && strings.HasSuffix(img.Release, debugLocalVersion(b.version)) {
 		return img, nil
 	}
 	if err := b.source(ctx); err != nil {
 		return nil, err
 	}
+	b.apt.close() // others may want it while this builds
 	if err := b.configure(ctx); err != nil {
 		return nil, err
 	}
@@ -128,25 +130,32 @@ func findDebug(ctx context.Context, h Host, p Progress) (*debugBuild, error) {
 	var problems []error
 	for _, suite := range row.Suites {
 		a, version, err := candidate(ctx, h, sources, row.Distro, suite, debugSource, p)
-		if err != nil {
-			problems = append(problems, err)
-			continue
+		if err == nil {
+			return &debugBuild{apt: a, version: version, p: p, work: filepath.Join(kernelDir(Debug), ".build")}, nil
 		}
-		return &debugBuild{apt: a, version: version, p: p, work: filepath.Join(kernelDir(Debug), ".build")}, nil
+		problems = append(problems, err)
+		if !lacking(err) {
+			break
+		}
 	}
 	return nil, errors.Join(problems...)
 }
 
 // candidate is the suite's private apt and the version of pkg in it.
-func candidate(ctx context.Context, h Host, sources []source, distro, suite, pkg string, p Progress) (*apt, string, error) {
+func candidate(ctx context.Context, h Host, sources []source, distro, suite, pkg string, p Progress) (_ *apt, version string, err error) {
 	mirror, err := mirrorFor(h, sources, distro, suite)
 	if err != nil {
 		return nil, "", err
 	}
-	a, err := newApt(distro, suite, mirror)
+	a, err := newApt(ctx, distro, suite, mirror, p)
 	if err != nil {
 		return nil, "", fmt.Errorf("private apt: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
 	p.Stage("kernel %s: package lists of %s", Debug, suite)
 	if err := a.update(ctx); err != nil {
 		return nil, "", fmt.Errorf("%s: %w", suite, err)
@@ -156,7 +165,7 @@ func candidate(ctx context.Context, h Host, sources []source, distro, suite, pkg
 		return nil, "", err
 	}
 	if !names[pkg] {
-		return nil, "", fmt.Errorf("%s: no package %s there", suite, pkg)
+		return nil, "", fmt.Errorf("%s: package %s: %w", suite, pkg, errNotThere)
 	}
 	st, err := a.stanza(ctx, pkg)
 	if err != nil {

@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Progress hears of long work: a stage, and the lines of those who do it.
@@ -135,9 +133,9 @@ func Fetch(ctx context.Context, h Host, row Row, p Progress) (*Image, error) {
 		return fetchDebug(ctx, h, p)
 	}
 	if err := os.MkdirAll(kernelDir(row.Name), 0o755); err != nil {
-		return nil, fmt.Errorf("make the cache: %w", err)
+		return nil, fmt.Errorf("make the cache (XDG_CACHE_HOME says where it is to be): %w", err)
 	}
-	unlock, err := lock(filepath.Join(kernelDir(row.Name), "lock"))
+	unlock, err := lock(ctx, filepath.Join(kernelDir(row.Name), "lock"), p)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +144,7 @@ func Fetch(ctx context.Context, h Host, row Row, p Progress) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", row.Name, err)
 	}
+	defer found.apt.close()
 	// Another process may have been quicker.
 	if img, err := Fetched(row.Name); err == nil && img.Release == found.release {
 		return img, nil
@@ -167,27 +166,6 @@ func pointAt(p, target string) error {
 		return err
 	}
 	return os.Rename(tmp, p)
-}
-
-// lock keeps other processes of dio away until the function it returns.
-func lock(p string) (func(), error) {
-	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", p, err)
-		}
-	}
 }
 
 // install downloads and unpacks the packages into dir, all or nothing.

@@ -27,29 +27,46 @@ func find(ctx context.Context, h Host, row Row, p Progress) (*found, error) {
 	}
 	var problems []error
 	for _, suite := range row.Suites {
-		mirror, err := mirrorFor(h, sources, row.Distro, suite)
-		if err != nil {
-			problems = append(problems, err)
-			continue
+		f, err := findIn(ctx, h, sources, row, suite, p)
+		if err == nil {
+			return f, nil
 		}
-		a, err := newApt(row.Distro, suite, mirror)
-		if err != nil {
-			return nil, fmt.Errorf("private apt: %w", err)
+		problems = append(problems, err)
+		if !lacking(err) {
+			break
 		}
-		p.Stage("kernel %s: package lists of %s", row.Name, suite)
-		if err := a.update(ctx); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", suite, err))
-			continue
-		}
-		f, err := a.newest(ctx, row)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", suite, err))
-			continue
-		}
-		f.suite = suite
-		return f, nil
 	}
 	return nil, errors.Join(problems...)
+}
+
+// errNotThere is wrapped when an archive answered, and hasn't what was looked for.
+var errNotThere = errors.New("it isn't there")
+
+// lacking tells whether the next suite may answer for one that failed with err.
+// Where this one couldn't be asked the next may have only an older kernel.
+func lacking(err error) bool { return errors.Is(err, errNotThere) || errors.Is(err, ErrNoMirror) }
+
+// findIn looks in one suite, and keeps its apt for the caller.
+func findIn(ctx context.Context, h Host, sources []source, row Row, suite string, p Progress) (*found, error) {
+	mirror, err := mirrorFor(h, sources, row.Distro, suite)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(ctx, row.Distro, suite, mirror, p)
+	if err != nil {
+		return nil, fmt.Errorf("private apt: %w", err)
+	}
+	p.Stage("kernel %s: package lists of %s", row.Name, suite)
+	var f *found
+	if err = a.update(ctx); err == nil {
+		f, err = a.newest(ctx, row)
+	}
+	if err != nil {
+		a.close()
+		return nil, fmt.Errorf("%s: %w", suite, err)
+	}
+	f.suite = suite
+	return f, nil
 }
 
 // newest is the newest kernel of row that the suite has, image and headers:
@@ -71,7 +88,7 @@ func (a *apt) newest(ctx context.Context, row Row) (*found, error) {
 		release = newestRelease(headers, images, row)
 	}
 	if release == "" {
-		return nil, fmt.Errorf("no kernel %s*%s with headers there", row.Series, row.Flavour)
+		return nil, fmt.Errorf("kernel %s*%s with headers: %w", row.Series, row.Flavour, errNotThere)
 	}
 	image := "linux-image-" + release
 	if !images[image] {
