@@ -73,7 +73,8 @@ type Process struct {
 
 // Output is a stream that a process and its children write to. Read ends
 // with io.EOF once all of them closed it, or, after Drain, as soon as
-// nothing is left in it: a child that lives on must not hold up the end.
+// nothing is left of what was in it: a child that lives on, silent or not,
+// must not hold up the end.
 type Output interface {
 	io.Reader
 	Drain()

@@ -57,7 +57,7 @@ func addToTar(t *tar.Writer, p, rel string) error {
 		// A device or a /proc-like thing can't be taken out as it is.
 		return nil
 	}
-	if fi.Mode().IsRegular() && fi.Size() == 0 {
+	if fi.Mode().IsRegular() && fi.Size() <= maxUnsized {
 		return addUnsized(t, p, rel, fi)
 	}
 	h, err := tar.FileInfoHeader(fi, target)
@@ -80,8 +80,12 @@ func addToTar(t *tar.Writer, p, rel string) error {
 	return err
 }
 
-// addUnsized takes a file that says it is empty by its word only after
-// reading it: those of /proc and tracefs have bytes all the same.
+// maxUnsized is the size, in bytes, that is taken at its word only above: files
+// of /proc and tracefs say that they are empty, those of sysfs that they are a
+// page long.
+const maxUnsized = 1 << 20
+
+// addUnsized takes a file whose size is known only after reading it.
 func addUnsized(t *tar.Writer, p, rel string, fi fs.FileInfo) error {
 	b, err := os.ReadFile(p)
 	if err != nil {

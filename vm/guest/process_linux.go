@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -150,11 +151,15 @@ func (f rawPoll) Write(p []byte) (int, error) {
 
 // drainable is an Output over a descriptor that doesn't block.
 type drainable struct {
-	fd    int
-	wake  [2]int // a pipe: Drain closes its writing end
-	once  sync.Once
-	ended bool // only the reading goroutine's
-	read  func(fd int, p []byte) (int, error)
+	fd      int
+	wake    [2]int // a pipe: Drain closes its writing end
+	once    sync.Once
+	drained atomic.Bool
+	read    func(fd int, p []byte) (int, error)
+
+	// The reading goroutine's own.
+	ending bool
+	left   int // bytes to take before the end, once it is ending
 }
 
 func newDrainable(fd int) (*drainable, error) {
@@ -165,12 +170,36 @@ func newDrainable(fd int) (*drainable, error) {
 	return d, nil
 }
 
-// Drain makes Read end as soon as nothing is left.
-func (d *drainable) Drain() { d.once.Do(func() { _ = unix.Close(d.wake[1]) }) }
+// Drain makes Read end as soon as what was written until now is taken.
+func (d *drainable) Drain() {
+	d.once.Do(func() {
+		d.drained.Store(true)
+		_ = unix.Close(d.wake[1])
+	})
+}
 
-// Read waits for bytes, for the last writer's close or for Drain.
+// maxBacklog is more than a terminal or the kernel's log ever holds unread
+// here, in bytes.
+const maxBacklog = 8 << 20
+
+// backlog is at least as many bytes as are in the descriptor.
+func (d *drainable) backlog() int {
+	if n, err := unix.FcntlInt(uintptr(d.fd), unix.F_GETPIPE_SZ, 0); err == nil {
+		return n
+	}
+	return maxBacklog
+}
+
+// Read waits for bytes, for the last writer's close or for Drain. After that
+// it takes no more than can have been there: who still writes may never stop.
 func (d *drainable) Read(p []byte) (int, error) {
 	for {
+		if !d.ending && d.drained.Load() {
+			d.ending, d.left = true, d.backlog()
+		}
+		if d.ending && d.left <= 0 {
+			return 0, io.EOF
+		}
 		n, err := d.read(d.fd, p)
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -183,17 +212,15 @@ func (d *drainable) Read(p []byte) (int, error) {
 		case n == 0:
 			return 0, io.EOF
 		default:
+			d.left -= n
 			return n, nil
 		}
-		if d.ended {
+		if d.ending {
 			return 0, io.EOF
 		}
 		fds := []unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake[0]), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return 0, err
-		}
-		if fds[1].Revents != 0 {
-			d.ended = true // one more look, then the end
 		}
 	}
 }
