@@ -7,7 +7,7 @@
 
 /*
  * Without O_DIRECT: the bytes come and go by way of a page, which is the buffer of
- * a direct request that is waited for.
+ * a direct request that is waited for. In flight until what was read is the caller's.
  */
 ssize_t dio_copy_hardware(struct dio_call *call)
 {
@@ -17,6 +17,7 @@ ssize_t dio_copy_hardware(struct dio_call *call)
 	struct bio_vec bvec;
 	size_t copied = 0;
 	ssize_t ret;
+	int epoch;
 
 	if (call->nowait)
 		return -EAGAIN;
@@ -47,7 +48,8 @@ ssize_t dio_copy_hardware(struct dio_call *call)
 	inner.buffer = NULL;
 	inner.kind = DIO_KIND_SYNC;
 	inner.injected |= DIO_CALL_COPIED;
-	ret = dio_request_submit(&inner);
+	epoch = dio_flight_begin(call->file, &call->params, false);
+	ret = epoch < 0 ? epoch : dio_request_submit(&inner);
 
 	if (call->write) {
 		iov_iter_revert(call->iter, copied - max_t(ssize_t, ret, 0));
@@ -58,6 +60,8 @@ ssize_t dio_copy_hardware(struct dio_call *call)
 	}
 	if (ret > 0)
 		dio_add(call->dev, bytes_copied, ret);
+	if (epoch >= 0)
+		dio_flight_end(call->file, epoch);
 out:
 	__free_page(bvec.bv_page);
 	return ret;

@@ -72,10 +72,51 @@ static ssize_t dio_model_copy(struct dio_call *call)
 	return done ? done : ret;
 }
 
-ssize_t dio_copy(struct dio_call *call)
+/* The bytes, or what the rules decided. */
+static ssize_t dio_copy_move(struct dio_call *call)
 {
 	struct dio_dev *dev = call->dev;
 	size_t shorted = 0;
+	ssize_t ret;
+
+	if (call->injected & BIT(DIO_INJECT_EIO))
+		return -EIO;
+	if (call->injected & BIT(DIO_INJECT_SHORT)) {
+		shorted = iov_iter_count(call->iter) - iov_iter_count(call->iter) / 2;
+		iov_iter_truncate(call->iter, iov_iter_count(call->iter) - shorted);
+	}
+	ret = dio_model_copy(call);
+	iov_iter_reexpand(call->iter, iov_iter_count(call->iter) + shorted);
+
+	if (ret > 0) {
+		dio_add(dev, bytes_copied, ret);
+		dio_moved(dev, call->write, ret);
+	}
+	return ret == -ENOMEM && call->nowait ? -EAGAIN : ret;
+}
+
+/* The same, of a device that takes time: fsync waits until the bytes are there. */
+static ssize_t dio_copy_timed(struct dio_call *call)
+{
+	ssize_t ret;
+	int epoch;
+
+	if (call->nowait)
+		return -EAGAIN;
+	epoch = dio_flight_begin(call->file, &call->params, false);
+	if (epoch < 0)
+		return epoch;
+
+	ret = dio_flight_nap(call);
+	if (!ret)
+		ret = dio_copy_move(call);
+	dio_flight_end(call->file, epoch);
+	return ret;
+}
+
+ssize_t dio_copy(struct dio_call *call)
+{
+	struct dio_dev *dev = call->dev;
 	ssize_t ret;
 	u64 req;
 
@@ -85,30 +126,9 @@ ssize_t dio_copy(struct dio_call *call)
 	req = dio_next_req(dev);
 	trace_dio_submit(req, call, iov_iter_count(call->iter), false);
 	ret = dio_inject(call, iov_iter_count(call->iter), false);
-	if (!ret && dio_takes_time(&call->params)) {
-		if (call->nowait)
-			ret = -EAGAIN;
-		else
-			ret = dio_flight_nap(call);
-	}
-	if (!ret && call->injected & BIT(DIO_INJECT_EIO))
-		ret = -EIO;
-	if (call->injected & BIT(DIO_INJECT_SHORT)) {
-		shorted = iov_iter_count(call->iter) - iov_iter_count(call->iter) / 2;
-		iov_iter_truncate(call->iter, iov_iter_count(call->iter) - shorted);
-	}
 	if (!ret)
-		ret = dio_model_copy(call);
-	iov_iter_reexpand(call->iter, iov_iter_count(call->iter) + shorted);
-	if (ret == -ENOMEM && call->nowait)
-		ret = -EAGAIN;
-	if (ret > 0) {
-		dio_add(dev, bytes_copied, ret);
-		if (call->write)
-			dio_add(dev, bytes_written, ret);
-		else
-			dio_add(dev, bytes_read, ret);
-	}
+		ret = dio_takes_time(&call->params) ? dio_copy_timed(call) :
+						      dio_copy_move(call);
 	trace_dio_complete(req, call->kind, ret);
 	return ret;
 }

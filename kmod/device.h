@@ -28,6 +28,7 @@ struct dio_call;
 #define DIO_NAME		"dio"
 #define DIO_EPOCH_POLLED	2	/* dio_dev.in_flight's, beside the two that take turns */
 #define DIO_EPOCHS		3
+#define DIO_EPOCH_CALLERS	3	/* dio_request.epoch: its caller is in flight for it */
 
 /* What a request needs of the configuration; copied when it begins. */
 struct dio_params {

@@ -60,7 +60,8 @@
  *   dio_dev.config_lock > the store's xa_lock (taking pages away)
  *   dio_dev.files_lock > the mappings' and page tables' locks
  *   dio_dev.files_lock > dio_file.buffers' xa_lock
- *   dio_dev.fsync_lock: alone, and waited under
+ *   dio_dev.fsync_lock: waited under for who is in flight, and may take mmap_lock there:
+ *                       so never taken under anything
  *   dio_dev.inject.arm_lock > the static key's locks, or dio_dev.inject.lock
  *   dio_dev.faults.arm_lock > the static key's locks, or dio_dev.faults.lock
  *   a pipe's mutex > dio_file.splice_lock > what a read takes (see below)

@@ -9,6 +9,9 @@
  *
  * Polled requests are counted apart. They end when their owner polls, which may
  * be never: an fsync that waited for them could be held up by anybody.
+ *
+ * Who copies is in flight until the bytes are there, and may fault the caller's memory
+ * in meanwhile. So nothing that such a fault takes is held by who waits in fsync.
  */
 #include <linux/hrtimer.h>
 #include <linux/sched/signal.h>
@@ -45,11 +48,16 @@ int dio_flight_begin(struct dio_file *file, const struct dio_params *params, boo
 	return epoch;
 }
 
-/* The file is there until the request is told, so call this before. */
+/*
+ * The file is there until the request is told, so call this before. One that its
+ * caller is in flight for isn't ended here, but by who copies.
+ */
 void dio_flight_end(struct dio_file *file, unsigned int epoch)
 {
 	struct dio_dev *dev = file->dev;
 
+	if (epoch == DIO_EPOCH_CALLERS)
+		return;
 	atomic_dec(&file->in_flight);
 	if (atomic_dec_and_test(&dev->in_flight[epoch]) && wq_has_sleeper(&dev->idle))
 		wake_up(&dev->idle);
@@ -66,18 +74,16 @@ unsigned int dio_flight_count(struct dio_dev *dev)
 	return dio_flight_awaited(dev) + atomic_read(&dev->in_flight[DIO_EPOCH_POLLED]);
 }
 
-/* The time that the copying path takes: slept through by the caller, killable. */
+/*
+ * The time that the copying path takes: slept through by the caller, who is in flight
+ * and stays so until the bytes are moved. Killable.
+ */
 int dio_flight_nap(const struct dio_call *call)
 {
-	struct dio_file *file = call->file;
-	struct dio_dev *dev = file->dev;
-	int epoch, ret = 0;
+	struct dio_dev *dev = call->dev;
 	DEFINE_WAIT(wait);
 	ktime_t until;
-
-	epoch = dio_flight_begin(file, &call->params, false);
-	if (epoch < 0)
-		return epoch;
+	int ret = 0;
 
 	dio_count(dev, queued);
 	until = ns_to_ktime(dio_schedule(dev, &call->params, call->pos,
@@ -93,7 +99,6 @@ int dio_flight_nap(const struct dio_call *call)
 			break;
 	}
 	finish_wait(&dev->removal, &wait);
-	dio_flight_end(file, epoch);
 	return ret;
 }
 

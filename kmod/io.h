@@ -78,7 +78,8 @@ struct dio_call {
 
 /*
  * Of dio_call.injected: BIT(enum dio_inject_action), it's to be done; DIO_CALL_MET of
- * the action, the call was an occasion; and: the pages are a copy of the caller's.
+ * the action, the call was an occasion; and: the pages are a copy of the caller's, who
+ * is in flight already.
  */
 #define DIO_CALL_MET(action)	BIT(8 + (action))
 #define DIO_CALL_COPIED		BIT(7)

@@ -226,12 +226,15 @@ ssize_t dio_request_submit(struct dio_call *call)
 	struct dio_dev *dev = call->dev;
 	bool sync = dio_sync(call);
 	struct dio_request *req;
-	int epoch, ret;
+	int epoch = DIO_EPOCH_CALLERS;
+	int ret;
 
 	if (sync && call->nowait)
 		return -EAGAIN;
 
-	epoch = dio_flight_begin(call->file, &call->params, call->kind == DIO_KIND_POLLED);
+	if (!(call->injected & DIO_CALL_COPIED))
+		epoch = dio_flight_begin(call->file, &call->params,
+					 call->kind == DIO_KIND_POLLED);
 	if (epoch < 0)
 		return epoch;
 

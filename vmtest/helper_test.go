@@ -14,9 +14,10 @@ import (
 // helpers are what this program does as another process, for the tests that
 // need one: with its arguments, until it ends or is killed.
 var helpers = map[string]func(args []string) error{
-	"map":   helperMap,
-	"io":    helperIO,
-	"fsync": helperFsync,
+	"map":    helperMap,
+	"io":     helperIO,
+	"fsync":  helperFsync,
+	"copied": helperCopied,
 }
 
 const helperVariable = "DIO_VMTEST_HELPER"

@@ -18,6 +18,9 @@
  *   fsync   waits for the requests that were in flight when it began, but for
  *           polled ones, which end when their owner polls. Their work is done
  *           then; the completion may still be on its way to who asked for it.
+ *           Without O_DIRECT a call that serves a latency is in flight until its
+ *           bytes are moved: memory of its caller that somebody is slow to bring
+ *           in (userfaultfd) holds the fsync up, too. EINTR: killed.
  *   O_APPEND  writes begin at the capacity: ENOSPC.
  *
  * With O_DIRECT the buffer's address, each segment's length and the offset are
