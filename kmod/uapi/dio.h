@@ -143,7 +143,9 @@
  * Errors that every ioctl can give:
  *   ENOTTY  the command isn't one of these
  *   ENODEV  the device was removed, and the command needs one
- *   EFAULT  the struct can't be read or written
+ *   EFAULT  the struct can't be read, and nothing was done; or it can't be written,
+ *           and then what was asked for is done: SET_CONFIG is in force, counters
+ *           are reset, bytes were moved. Only BUFFER_REGISTER is undone
  *   EINVAL  `size` is smaller than the first version of the struct or isn't
  *           the size that the command encodes; a reserved field or an unknown
  *           bit is set; a value is out of its range
@@ -272,6 +274,12 @@
  * the fault, or (where the fault has one) `hold_ms` brings it back. An armed
  * fault is committed at every `every`-th occasion, `count` times at most. A
  * quarantine that is full (256 MiB) gives no occasion to leak more.
+ *
+ * What is done wrong with pages (PIN_LEAK to EARLY_COMPLETE, ZERO_PAGE_PIN to
+ * DIRTY_LATE, LENGTH_OVERFLOW, the two of LONGTERM) wants a request that takes hold of
+ * user memory itself, not of a registered buffer. WRONG_OFFSET and INFOLEAK let be
+ * what comes from splice or from io_uring's registered buffers, ARRAY_LEAK what comes
+ * from the device's own.
  */
 #ifndef _UAPI_DIO_H
 #define _UAPI_DIO_H
@@ -495,10 +503,15 @@ enum dio_fault_id {
 	DIO_FAULT_OVER_UNPIN = 2,
 	DIO_FAULT_DIRTY_MISSING = 3,	/* direct read: pages are released clean */
 	DIO_FAULT_DIRTY_NEEDLESS = 4,	/* direct write: anonymous pages are dirtied */
-	/* queued asynchronous request: told complete, then moved, dirtied, released */
+	/*
+	 * queued native AIO or io_uring read or write, not polled and no command of
+	 * io_uring: told complete, then moved, dirtied, released
+	 */
 	DIO_FAULT_EARLY_COMPLETE = 5,
-	DIO_FAULT_DOUBLE_COMPLETE = 6,	/* polled request (IOPOLL): completed twice */
-	DIO_FAULT_LOST_COMPLETE = 7,	/* queued asynchronous request: not completed for hold_ms */
+	/* polled request (IOPOLL), no command of io_uring: completed twice */
+	DIO_FAULT_DOUBLE_COMPLETE = 6,
+	/* queued asynchronous request, not polled: not completed for hold_ms */
+	DIO_FAULT_LOST_COMPLETE = 7,
 	/* splice read without O_DIRECT (a synchronous kiocb): -EIOCBQUEUED */
 	DIO_FAULT_SYNC_AS_ASYNC = 8,
 	/* direct request of over 8 pages or several segments: its page array isn't freed */
@@ -513,19 +526,31 @@ enum dio_fault_id {
 	DIO_FAULT_RESULT_RANGE = 13,
 	/* direct read of ram, disk or tape, not at 0: the bytes come from 0 */
 	DIO_FAULT_WRONG_OFFSET = 14,
-	/* direct write, 8,192 pages at most: many times its pages are pinned, and released */
+	/*
+	 * direct write of 8,192 pages at most that may wait for memory (no RWF_NOWAIT, no
+	 * first try of io_uring's): many times its pages are pinned, and released
+	 */
 	DIO_FAULT_LENGTH_OVERFLOW = 15,
 	/* io_cancel(2) of a request that is done, but not told yet: says it was cancelled */
 	DIO_FAULT_CANCEL_AFTER_COMPLETE = 16,
 	/* io_cancel(2) of a queued request: says it was cancelled, yet the request goes on */
 	DIO_FAULT_COMPLETE_AFTER_CANCEL = 17,
-	/* queued io_uring request: kiocb_set_cancel_fn(), which is for native AIO alone */
+	/*
+	 * queued io_uring read or write, no command: kiocb_set_cancel_fn(), which is for
+	 * native AIO alone
+	 */
 	DIO_FAULT_CANCEL_FN_MISUSE = 18,
-	/* queued asynchronous request, not polled: its kiocb is read after it was told */
+	/*
+	 * queued native AIO or io_uring read or write, not polled and no command of
+	 * io_uring: its kiocb is read after it was told
+	 */
 	DIO_FAULT_USE_AFTER_COMPLETE = 19,
 	/* direct request, family pin: one page stays pinned for hold_ms, without FOLL_LONGTERM */
 	DIO_FAULT_LONGTERM_MISSING = 20,
-	/* direct read into a page of a file, not tmpfs: also pinned FOLL_LONGTERM for a moment */
+	/*
+	 * direct read, that may wait as for LENGTH_OVERFLOW, into a page of a file, not
+	 * tmpfs: also pinned FOLL_LONGTERM for a moment
+	 */
 	DIO_FAULT_LONGTERM_FILE = 21,
 	/* direct read of ram, disk or tape, 2 sectors or more: the last counts, and isn't moved */
 	DIO_FAULT_INFOLEAK = 22,
