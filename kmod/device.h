@@ -168,7 +168,7 @@ static __always_inline void dio_moved(struct dio_dev *dev, bool write, u32 bytes
 		dio_add(dev, bytes_read, bytes);
 }
 
-/* Unique since the module was loaded, without a shared counter. */
+/* Unique since the device was bound, without a shared counter. */
 static inline u64 dio_next_req(struct dio_dev *dev)
 {
 	return this_cpu_add_return(dev->counters->next_req, nr_cpu_ids);
