@@ -102,10 +102,10 @@ const oddSize = 16<<20 + 12345
 // or completion may be amiss, and so many pages were pinned. False: this is the child.
 func audited(t *testing.T, pages uint64) bool {
 	t.Helper()
-	if os.Getenv("DIO_AUDITED") != "" {
+	if underAudit() {
 		return false
 	}
-	t.Setenv("DIO_AUDITED", "1")
+	t.Setenv(auditedVariable, "1")
 	o, v := auditFor(t, 10*commandLimit, os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
 	t.Logf("in the audited child:\n%s", o.stderr)
 	if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {

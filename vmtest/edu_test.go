@@ -107,8 +107,8 @@ func TestEduDevice(t *testing.T) {
 // Bytes go into the hardware and come back by every engine, copied and direct,
 // under audit: no page or completion is amiss.
 func TestEduEveryEngine(t *testing.T) {
-	if os.Getenv("DIO_AUDITED") == "" {
-		t.Setenv("DIO_AUDITED", "1")
+	if !underAudit() {
+		t.Setenv(auditedVariable, "1")
 		o, v := auditFor(t, 10*commandLimit, os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
 		t.Logf("in the audited child:\n%s", o.stderr)
 		if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
