@@ -84,9 +84,27 @@ func helperIO(args []string) error {
 			if free, err = q.Reap(context.Background(), 1, free); err != nil {
 				return err
 			}
+			for _, op := range free {
+				if err := checkOp(op); err != nil {
+					return fmt.Errorf("%s, %s: %w", args[0], args[1], err)
+				}
+			}
 		}
 	}
 	os.Exit(0) // as it is
+	return nil
+}
+
+// checkOp tells what is wrong with the result of an operation that lies within the
+// device, of which nobody's is refused or cut short.
+func checkOp(op *engine.Op) error {
+	want := len(op.Buf)
+	if op.Kind == engine.Sync {
+		want = 0
+	}
+	if op.Err != nil || op.N != want {
+		return fmt.Errorf("%v of %d bytes at %d: told %d, %v", op.Kind, want, op.Offset, op.N, op.Err)
+	}
 	return nil
 }
 

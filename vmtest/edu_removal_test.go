@@ -4,10 +4,10 @@ package vmtest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dio/engine"
 )
 
 // A transfer that runs while the device is bound, started by whoever had it before,
@@ -161,29 +163,31 @@ func TestEduRemoval(t *testing.T) {
 
 // Unbound and bound again under programs that use it by every way in.
 func TestEduRemovalUnderLoad(t *testing.T) {
-	edu(t, eduOpenPath)
+	d := edu(t, eduOpenPath)
 	_, name := eduFunction(t, eduOpenPath)
+	engines := []string{"preadv", "aio", "io_uring", "io_uring-iopoll", "ioctl", "splice"}
+	if hasCommands(t, d) {
+		engines = append(engines, "uring_cmd", "uring_cmd-iopoll")
+	}
 	pins := kernelPins(t)
 	for round := range 4 {
-		var children []*exec.Cmd
-		for _, engine := range []string{"preadv", "aio", "io_uring", "io_uring-iopoll", "ioctl"} {
-			loop := fmt.Sprintf("while dioctl copy --engine %s --direct --block-size 512 %s /dev/null; do :; done", engine, eduOpenPath)
-			c := exec.Command("sh", "-c", loop)
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			children = append(children, c)
+		var children []*helper
+		for _, name := range engines {
+			children = append(children, startHelper(t, "until-gone", nil, name, eduOpenPath))
 		}
-		time.Sleep(2*time.Second + time.Duration(round)*77*time.Millisecond)
+		for i, c := range children {
+			if said := c.line(t); said != "begins" {
+				t.Fatalf("%s: %s", engines[i], said)
+			}
+		}
+		time.Sleep(300*time.Millisecond + time.Duration(round)*77*time.Millisecond)
 		eduWrite(t, eduFolder+"unbind", name)
-		for _, c := range children {
-			done := make(chan error, 1)
-			go func() { done <- c.Wait() }()
-			select {
-			case <-done:
-			case <-time.After(60 * time.Second):
-				c.Process.Kill()
-				t.Fatalf("%v hangs after the removal", c.Args)
+		for i, c := range children {
+			kill := time.AfterFunc(60*time.Second, func() { c.Process.Kill() })
+			said, err := c.out.ReadString('\n')
+			ended := c.Wait()
+			if !kill.Stop() || said != "gone\n" || err != nil || ended != nil {
+				t.Errorf("%s: %q, %v, %v, want to hear that the device is gone", engines[i], said, err, ended)
 			}
 		}
 		eduBind(t, name, eduOpenPath)
@@ -193,4 +197,57 @@ func TestEduRemovalUnderLoad(t *testing.T) {
 			t.Fatalf("/proc/vmstat says that %d pages are pinned, it was %d", kernelPins(t), pins)
 		}
 	}
+}
+
+// helperUntilGone keeps requests of an engine in flight until the device is taken
+// away: each succeeds, or fails with ENODEV once one has, and all are told.
+func helperUntilGone(args []string) error {
+	if len(args) != 2 {
+		return errors.New("want ENGINE PATH")
+	}
+	const depth, size = 3, 512
+	f, err := engine.OpenFile(args[1], engine.FileOptions{Read: true, Write: true, Direct: true})
+	if err != nil {
+		return err
+	}
+	pool, err := engine.NewPool(engine.PoolOptions{Count: depth, Size: size})
+	if err != nil {
+		return err
+	}
+	q, err := engine.Open(args[0], f, engine.Options{Depth: depth, Pool: pool})
+	if err != nil {
+		return err
+	}
+	var free []*engine.Op
+	for i := range depth {
+		free = append(free, &engine.Op{Kind: engine.Read, Buf: pool.TryGet().Data, Offset: int64(i * size)})
+	}
+	fmt.Println("begins")
+	for gone := false; !gone || q.InFlight() > 0; {
+		if gone {
+			free = free[:0]
+		}
+		for len(free) > 0 {
+			n, err := q.Submit(free)
+			if err != nil {
+				return err
+			}
+			free = free[n:]
+		}
+		if free, err = q.Reap(context.Background(), 1, nil); err != nil {
+			return err
+		}
+		for _, op := range free {
+			if errors.Is(op.Err, unix.ENODEV) {
+				gone = true
+			} else if op.Err != nil || op.N != size {
+				return fmt.Errorf("%s: told %d, %v", args[0], op.N, op.Err)
+			}
+		}
+	}
+	if err := q.Close(); err != nil {
+		return err
+	}
+	fmt.Println("gone")
+	return nil
 }

@@ -14,11 +14,12 @@ import (
 // helpers are what this program does as another process, for the tests that
 // need one: with its arguments, until it ends or is killed.
 var helpers = map[string]func(args []string) error{
-	"map":     helperMap,
-	"io":      helperIO,
-	"fsync":   helperFsync,
-	"copied":  helperCopied,
-	"discard": helperDiscard,
+	"map":        helperMap,
+	"io":         helperIO,
+	"fsync":      helperFsync,
+	"copied":     helperCopied,
+	"discard":    helperDiscard,
+	"until-gone": helperUntilGone,
 }
 
 const helperVariable = "DIO_VMTEST_HELPER"

@@ -4,12 +4,9 @@ package vmtest
 
 import (
 	"errors"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime/debug"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -136,24 +133,22 @@ func TestRemovalInFlight(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	polled := exec.Command("dioctl", "read", "--engine", "io_uring-iopoll", "--direct", "--length", "64k", ioctlapi.DefaultPath)
-	ring := exec.Command("dioctl", "read", "--engine", "io_uring", "--direct", "--length", "64k", ioctlapi.DefaultPath)
-	children := []*exec.Cmd{polled, ring}
+	engines := []string{"io_uring", "io_uring-iopoll", "splice"}
 	if hasCommands(t, d) {
-		for _, engine := range []string{"uring_cmd", "uring_cmd-iopoll"} {
-			children = append(children, exec.Command("dioctl", "read", "--engine", engine, "--direct", "--length", "64k", ioctlapi.DefaultPath))
-		}
+		engines = append(engines, "uring_cmd", "uring_cmd-iopoll")
 	}
-	for _, c := range children {
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+	var children []*doomed
+	for _, engine := range engines {
+		children = append(children, startDoomed(t, exec.Command("dioctl", "read", "--engine", engine, "--direct", "--length", "64k", ioctlapi.DefaultPath)))
 	}
 	// The lost one is in flight, too. Each program has one request of 64 KiB.
 	waitInFlight(t, d, uint64(1+len(calls)-1+async+len(children)))
 	go func() { n, err := calls["fsync"](); ends <- ended{"fsync", n, err} }()
 	time.Sleep(50 * time.Millisecond)
 
+	for _, c := range children {
+		c.alive(t)
+	}
 	began := time.Now()
 	unbind(t)
 	for range calls {
@@ -176,10 +171,7 @@ func TestRemovalInFlight(t *testing.T) {
 	}
 	aio.none()
 	for _, c := range children {
-		var exit *exec.ExitError
-		if err := c.Wait(); !errors.As(err, &exit) || exit.ExitCode() <= 0 {
-			t.Errorf("%v: %v, want an error", c.Args, err)
-		}
+		c.wait(t, 20*time.Second, unix.ENODEV)
 	}
 	t.Logf("all were told within %v", time.Since(began))
 
@@ -234,125 +226,4 @@ func TestRemovalInFlight(t *testing.T) {
 	if err := unix.DeleteModule("dio", unix.O_NONBLOCK); err == nil {
 		t.Fatal("the module was unloaded under open files")
 	}
-}
-
-// Removed and bound again under load, at seeded moments: no call hangs, each
-// gives what it should or ENODEV, nothing stays pinned.
-func TestRemovalUnderLoad(t *testing.T) {
-	const (
-		rounds = 12
-		seed   = 20260719
-	)
-	var config ioctlapi.Config
-	func() {
-		d, err := ioctlapi.Open(ioctlapi.DefaultPath)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Close()
-		if config, err = d.Config(); err != nil {
-			t.Fatal(err)
-		}
-	}()
-	pins := kernelPins(t)
-	random := rand.New(rand.NewPCG(seed, 0))
-	busy := config
-	busy.LatencyNS, busy.Completion = uint64(2*time.Millisecond), ioctlapi.CompletionAuto
-
-	for round := range rounds {
-		bindAs := busy
-		if round%3 == 2 {
-			bindAs.Completion = ioctlapi.CompletionTimer
-		}
-		func() {
-			d, err := ioctlapi.Open(ioctlapi.DefaultPath)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer d.Close()
-			if err := d.SetConfig(bindAs); err != nil {
-				t.Fatal(err)
-			}
-		}()
-		var children []*exec.Cmd
-		for _, engine := range []string{"aio", "io_uring", "io_uring-iopoll", "preadv", "ioctl"} {
-			c := exec.Command("dioctl", "copy", "--engine", engine, "--direct", "--depth", "16", "--block-size", "16k", "--length", "512M",
-				ioctlapi.DefaultPath, os.DevNull)
-			if engine == "preadv" || engine == "ioctl" {
-				c = exec.Command("dioctl", "copy", "--engine", engine, "--direct", "--block-size", "16k", "--length", "512M", ioctlapi.DefaultPath, os.DevNull)
-			}
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			children = append(children, c)
-		}
-		var threads sync.WaitGroup
-		for i := range 2 {
-			threads.Go(func() { load(t, i == 0) })
-		}
-		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond)
-		unbind(t)
-		for _, c := range children {
-			done := make(chan error, 1)
-			go func() { done <- c.Wait() }()
-			select {
-			case <-done:
-				if ws, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-					t.Errorf("%v: %v", c.Args, c.ProcessState)
-				}
-			case <-time.After(30 * time.Second):
-				c.Process.Kill()
-				t.Fatalf("%v hangs after the removal", c.Args)
-			}
-		}
-		threads.Wait()
-		bind(t, config)
-	}
-	for deadline := time.Now().Add(10 * time.Second); kernelPins(t) != pins; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("/proc/vmstat says that %d pages are pinned, it was %d", kernelPins(t), pins)
-		}
-	}
-}
-
-// load uses the device until it's gone: with calls, or through a mapping.
-func load(t *testing.T, mapped bool) {
-	fd, err := unix.Open(ioctlapi.DefaultPath, unix.O_RDWR|unix.O_DIRECT, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return
-	}
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer unix.Close(fd)
-	page := os.Getpagesize()
-	const pages = 64
-	m, err := unix.Mmap(fd, scratch, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if errors.Is(err, unix.ENODEV) {
-		return
-	}
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer unix.Munmap(m)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		for i := range pages {
-			if mapped {
-				if !touch(&m[i*page]) {
-					return
-				}
-				continue
-			}
-			// The mapping is the buffer: its pages go with the device, EFAULT.
-			if n, err := unix.Pread(fd, m[i*page:][:page], scratch+pages*int64(page)); errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EFAULT) {
-				return
-			} else if n != page || err != nil {
-				t.Errorf("%d, %v", n, err)
-				return
-			}
-		}
-	}
-	t.Error("the device wasn't removed for 20 s")
 }
