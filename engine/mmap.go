@@ -32,7 +32,7 @@ func openMmap(f *File, o Options) (Queue, error) {
 	if f.Size < 0 {
 		return nil, f.unavailable("mmap", unix.ENODEV, "it has no size")
 	}
-	if f.Size > 0 {
+	if f.Size > 0 || f.Kind == Regular { // beyond the end will do, and a file of procfs has no size
 		m, err := unix.Mmap(f.FD, 0, 1, unix.PROT_READ, unix.MAP_SHARED)
 		if err != nil {
 			return nil, f.unavailable("mmap", err, "the %s can't be mapped: %v", f.Kind, err)

@@ -30,7 +30,9 @@ past an odd end to fill a unit is always fine.
 
 A regular DST is created, and emptied first, unless --to-offset is given: then
 the bytes around the copied ones stay. Nothing is emptied before both engines
-proved to work. With --length a source that ends early is an error.`,
+proved to work. With --length a source that ends early is an error. A file that
+the kernel makes up (/proc, /sys) is read to its end, whatever size it tells.
+A named pipe as DST waits for its reader.`,
 		Flags: append(copyFlags(),
 			&cli.StringFlag{Name: "read-engine", Usage: "engine for SRC alone"},
 			&cli.StringFlag{Name: "write-engine", Usage: "engine for DST alone"},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -227,7 +228,8 @@ func (j *copyJob) largestRequest(n int64) int64 {
 func (j *copyJob) planLength(c *cli.Context, r copyRequest) error {
 	src, dst := j.src.File, j.dst.File
 	j.opt.Length = -1
-	if src.Size >= 0 {
+	toEnd := src.Kind == engine.Stream || unsized(src, r.from)
+	if src.Size >= 0 && !toEnd {
 		if r.from > src.Size {
 			return usageErrorf("offset %d is past the end of %s: it has %d bytes", r.from, src.Path, src.Size)
 		}
@@ -242,7 +244,7 @@ func (j *copyJob) planLength(c *cli.Context, r copyRequest) error {
 			return usageErrorf("--length %d is more than the %d bytes that %s has from offset %d", l.n, j.opt.Length, src.Path, r.from)
 		}
 		j.opt.Length = l.n
-	} else if j.opt.Length < 0 && src.Kind != engine.Stream {
+	} else if j.opt.Length < 0 && !toEnd {
 		if room < 0 {
 			return usageErrorf("%s has no end: give --length", src.Path)
 		}
@@ -255,6 +257,21 @@ func (j *copyJob) planLength(c *cli.Context, r copyRequest) error {
 	}
 	return nil
 }
+
+// unsized tells of a regular file whose size isn't what reading it gives: the
+// kernel's own say 0, or a page in sysfs. Of any that seems empty it costs
+// nothing to try.
+func unsized(f *engine.File, from int64) bool {
+	if f.Kind != engine.Regular {
+		return false
+	}
+	var st unix.Statfs_t
+	return f.Size == 0 && from == 0 || unix.Fstatfs(f.FD, &st) == nil && slices.Contains(madeUp, int64(st.Type))
+}
+
+// madeUp are the file systems that hold what the kernel says when it is read.
+var madeUp = []int64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.CGROUP_SUPER_MAGIC,
+	unix.CGROUP2_SUPER_MAGIC, unix.SECURITYFS_MAGIC, 0x62656570 /* configfs */}
 
 func pageUp(n int64) int64 {
 	page := int64(os.Getpagesize())
