@@ -33,7 +33,8 @@ type side struct {
 	plain  engine.Queue // on end.Plain, opened at need
 	counts *Counts
 
-	limit   int          // operations in flight; lowered when the kernel says EAGAIN
+	limit   int          // operations in flight; lowered when the kernel says EAGAIN, and raised again
+	moved   int          // operations that moved bytes since limit was as it is
 	pending []*engine.Op // to be submitted
 	tails   []*piece     // for the plain file, once nothing is in flight
 	done    []*engine.Op
@@ -179,6 +180,9 @@ func (s *side) step(ctx context.Context, complete func(*piece)) error {
 	again := 0
 	for _, op := range s.done {
 		p := op.User.(*piece)
+		if op.N > 0 {
+			s.moved++
+		}
 		all, eagain, err := s.finish(p)
 		switch {
 		case err != nil:
@@ -197,10 +201,14 @@ func (s *side) step(ctx context.Context, complete func(*piece)) error {
 	}
 	if again > 0 {
 		// The device takes no more than what is in flight now.
-		s.limit = max(1, s.q.InFlight())
+		s.limit, s.moved = max(1, s.q.InFlight()), 0
 		if s.q.InFlight() == 0 && !s.pause(ctx) {
 			return s.fail(s.pending[0], unix.EAGAIN)
 		}
+	} else if s.moved >= 4*s.limit && s.limit < s.q.Depth() {
+		// Who else used it may have left. Where nobody did, asking costs one
+		// EAGAIN in so many operations.
+		s.limit, s.moved = s.limit+1, 0
 	}
 	return nil
 }
