@@ -73,6 +73,17 @@ func familyWords(family ioctlapi.Family, kind engine.Kind) (take, dirty, release
 	return take, dirty, release
 }
 
+// moveWord is how the driver moves bytes between two pages that it has mapped.
+const moveWord = "memcpy; copy_page for a whole page"
+
+// mapWord is how it maps them.
+func mapWord() string {
+	if atLeastKernel(5, 11) {
+		return "kmap_local_page"
+	}
+	return "kmap_atomic"
+}
+
 // atLeastKernel compares the running kernel's release.
 func atLeastKernel(major, minor int) bool {
 	var a, b int
@@ -84,13 +95,13 @@ func atLeastKernel(major, minor int) bool {
 func (s *stepView) rows(family ioctlapi.Family, kind engine.Kind, w *seen) {
 	take, dirty, release := familyWords(family, kind)
 	hold := map[ioctlapi.Family]string{ioctlapi.FamilyPin: "FOLL_PIN", ioctlapi.FamilyGet: "FOLL_GET"}[family]
-	into, copier := "the store", "memcpy_from_page"
+	into := "the store"
 	if kind == engine.Read {
-		into, copier = "the caller", "memcpy_to_page"
+		into = "the caller"
 	}
 	s.row("get_user_pages", take, "%d pages pinned (%s)", w.sum("dio_pin", "pages"), hold)
-	s.row("kmap", "kmap_local_page", "%d pages mapped, one at a time", w.sum("dio_map", "pages"))
-	s.row("memcpy", copier, "%d bytes moved to %s", w.sum("dio_move", "bytes"), into)
+	s.row("kmap", mapWord(), "%d pages mapped, one at a time", w.sum("dio_map", "pages"))
+	s.row("memcpy", moveWord, "%d bytes moved to %s", w.sum("dio_move", "bytes"), into)
 	s.row("SetPageDirty", dirty, "%d pages dirtied", w.sum("dio_dirty", "pages"))
 	s.row("page_cache_release", release, "%d pages released", w.sum("dio_release", "pages"))
 }

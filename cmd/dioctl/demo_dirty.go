@@ -100,7 +100,7 @@ func (d *demo) transfer(s *stepView, r *region, marked bool, meanwhile func() er
 	dirtied := w.sum("dio_dirty", "pages")
 	take, dirty, _ := familyWords(ioctlapi.FamilyPin, engine.Read)
 	s.row("get_user_pages", take, "%d pages pinned", w.sum("dio_pin", "pages"))
-	s.row("memcpy", "memcpy_to_page", "%d bytes moved to the caller", w.sum("dio_move", "bytes"))
+	s.row("memcpy", moveWord, "%d bytes moved to the caller", w.sum("dio_move", "bytes"))
 	s.row("SetPageDirty", dirty, "%d pages dirtied", dirtied)
 	if marked {
 		s.check(dirtied == pages, "all %d pages that the device wrote were marked dirty", pages)
