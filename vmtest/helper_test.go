@@ -14,6 +14,7 @@ import (
 // helpers are what this program does as another process, for the tests that
 // need one: with its arguments, until it ends or is killed.
 var helpers = map[string]func(args []string) error{
+	"share":      helperShare,
 	"map":        helperMap,
 	"io":         helperIO,
 	"fsync":      helperFsync,
