@@ -43,8 +43,15 @@ type probeResult struct {
 	Why   string `json:"why,omitempty"`
 }
 
-// kvmWorks tells whether a guest boots with KVM, and why not. The answer
-// is kept until this machine boots again.
+// refusalAge is how long it is believed that no guest boots: a machine that was
+// too busy, or another hypervisor that held the CPU, are gone some time.
+const refusalAge = 10 * time.Minute
+
+// errNotTried is wrapped when it was this machine that failed, not KVM.
+var errNotTried = errors.New("KVM could not be tried")
+
+// kvmWorks tells whether a guest boots with KVM, and why not. That one does is
+// remembered until this machine boots again, that none does for refusalAge.
 func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		return false, "there is no /dev/kvm"
@@ -54,21 +61,24 @@ func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 		return false, fmt.Sprintf("%v: is this user in the group kvm?", err)
 	}
 	f.Close()
-	keep := probeFile(qemu)
-	if b, err := os.ReadFile(keep); err == nil {
-		var r probeResult
-		if json.Unmarshal(b, &r) == nil {
-			return r.Works, r.Why
-		}
+	return remembered(ctx, probeFile(qemu), func() error { return probeBoot(ctx, qemu, "kvm", "host") })
+}
+
+// remembered is the answer kept in the file, or else that of try.
+func remembered(ctx context.Context, keep string, try func() error) (bool, string) {
+	if r, err := readProbe(keep); err == nil {
+		return r.Works, r.Why
 	}
 	var r probeResult
-	if err := probeBoot(ctx, qemu, "kvm", "host"); err != nil {
-		if ctx.Err() != nil {
-			return false, ctx.Err().Error()
-		}
-		r.Why = "/dev/kvm opens, but no guest boots with it: " + err.Error()
-	} else {
+	switch err := try(); {
+	case err == nil:
 		r.Works = true
+	case ctx.Err() != nil:
+		return false, ctx.Err().Error()
+	case errors.Is(err, errNotTried):
+		return false, err.Error()
+	default:
+		r.Why = "/dev/kvm opens, but no guest boots with it: " + err.Error()
 	}
 	if b, err := json.Marshal(r); err == nil {
 		if os.MkdirAll(filepath.Dir(keep), 0o755) == nil {
@@ -76,6 +86,25 @@ func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 		}
 	}
 	return r.Works, r.Why
+}
+
+// readProbe is the answer in the file while it holds.
+func readProbe(keep string) (r probeResult, err error) {
+	fi, err := os.Stat(keep)
+	if err != nil {
+		return r, err
+	}
+	b, err := os.ReadFile(keep)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, err
+	}
+	if age := time.Since(fi.ModTime()); !r.Works && (age > refusalAge || age < 0) {
+		return r, fmt.Errorf("%s is %v old", keep, age)
+	}
+	return r, nil
 }
 
 // ForgetProbe makes the next FindQEMU try KVM anew.
@@ -98,12 +127,12 @@ func probeFile(qemu string) string {
 func probeBoot(ctx context.Context, qemu, accel, cpu string) error {
 	dir, err := os.MkdirTemp("", "dio-probe-")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotTried, err)
 	}
 	defer os.RemoveAll(dir)
 	disk := filepath.Join(dir, "boot")
 	if err := os.WriteFile(disk, bootSector(), 0o600); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotTried, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -124,6 +153,8 @@ func probeBoot(ctx context.Context, qemu, accel, cpu string) error {
 		return nil
 	case err == nil:
 		return errors.New("the guest reset itself")
+	case exit == nil:
+		return fmt.Errorf("%w: %w", errNotTried, err) // it didn't even start
 	}
 	first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
 	return fmt.Errorf("%w %s", err, first)

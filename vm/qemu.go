@@ -56,7 +56,8 @@ func FindQEMU(ctx context.Context) (*QEMU, error) {
 	q.KVM, q.WhyNoKVM = kvmWorks(ctx, p)
 	if !q.KVM && q.Major < minEmulated {
 		return nil, fmt.Errorf("%w: %s is version %s, and without KVM (%s) versions before %d corrupt the guest they emulate: "+
-			"use a machine with KVM, or a newer QEMU (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one",
+			"use a machine with KVM, or a newer QEMU (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one; "+
+			"where KVM should work, `dioctl vm probe --again` tries it anew",
 			ErrNoQEMU, p, q.Version, q.WhyNoKVM, minEmulated, qemuEnv)
 	}
 	return q, nil

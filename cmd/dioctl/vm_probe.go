@@ -28,12 +28,12 @@ func vmProbeCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "probe",
 		Usage: "tell how VMs run on this machine: with KVM or emulated, why, and by which QEMU",
-		Description: "KVM is tried by booting 512 bytes with it; the answer is kept until this machine\n" +
-			"boots again. Exit status: 0 when KVM works, 1 when only emulation does, 3 when there\n" +
-			"is no usable QEMU.",
+		Description: "KVM is tried by booting 512 bytes with it. That it works is remembered until this\n" +
+			"machine boots again, that it doesn't for ten minutes. Exit status: 0 when KVM works,\n" +
+			"1 when only emulation does, 3 when there is no usable QEMU.",
 		Flags: []cli.Flag{
 			formatFlag(),
-			&cli.BoolFlag{Name: "again", Usage: "try anew, whatever is remembered of this boot"},
+			&cli.BoolFlag{Name: "again", Usage: "try anew, whatever is remembered"},
 		},
 		Action: vmProbe,
 	}
