@@ -104,7 +104,9 @@ func complete(commands []*cli.Command, words []string) []string {
 	var can []string
 	switch {
 	case flag != nil:
-		can = flagValues(flag.Names()[0])
+		if values := flagValues[flag.Names()[0]]; values != nil {
+			can = values()
+		}
 	case strings.HasPrefix(current, "-"):
 		if at == nil {
 			break
@@ -149,16 +151,12 @@ func wantsValue(flags []cli.Flag, name string) cli.Flag {
 }
 
 // flagValues are the words that a flag's value can be, where they are known.
-func flagValues(flag string) []string {
-	switch flag {
-	case "format":
-		return []string{"text", "json"}
-	case "engine", "from-engine", "to-engine":
-		return engine.Names()
-	case "kernel":
-		return kernelNames()
-	}
-	return nil
+var flagValues = map[string]func() []string{
+	"format":       func() []string { return []string{"text", "json"} },
+	"engine":       engine.Names,
+	"read-engine":  engine.Names,
+	"write-engine": engine.Names,
+	"kernel":       kernelNames,
 }
 
 func faultNames() (names []string) {

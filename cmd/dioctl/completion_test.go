@@ -32,6 +32,8 @@ func TestComplete(t *testing.T) {
 		{"copy --engine ", strings.Join(engines, " ")},
 		{"copy --engine=io_uring-", ""}, // bash splits it; see below
 		{"copy --engine = io_uring-", "io_uring-fixed io_uring-iopoll"},
+		{"copy --read-engine io_uring-", "io_uring-fixed io_uring-iopoll"},
+		{"copy --write-engine io_uring-", "io_uring-fixed io_uring-iopoll"},
 		{"copy -e io_uring-", "io_uring-fixed io_uring-iopoll"},
 		{"copy --direct --format j", "json"}, // --direct takes no further word
 		{"copy --block-", "--block-size"},
@@ -52,6 +54,26 @@ func TestComplete(t *testing.T) {
 	}
 	if got := complete(newApp(io.Discard, io.Discard).Commands, []string{"fault", "clear", ""}); len(got) < len(ioctlapi.Faults()) {
 		t.Errorf("fault clear: %q", got)
+	}
+}
+
+// A flag that got another name would no longer be completed.
+func TestCompletedFlagsExist(t *testing.T) {
+	flags := map[string]bool{}
+	var look func([]*cli.Command)
+	look = func(commands []*cli.Command) {
+		for _, c := range commands {
+			for _, f := range c.Flags {
+				flags[f.Names()[0]] = true
+			}
+			look(c.Subcommands)
+		}
+	}
+	look(newApp(io.Discard, io.Discard).Commands)
+	for name := range flagValues {
+		if !flags[name] {
+			t.Errorf("no command has --%s", name)
+		}
 	}
 }
 
