@@ -131,7 +131,8 @@ func (c *conversation) explain(err error, s *Spec) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, unix.EPIPE):
+		// The last: nobody reads the command's output any more.
 		return fmt.Errorf("vm: stopped: %w", err)
 	case errors.Is(err, errTimeLimit):
 		when := "while the command ran"

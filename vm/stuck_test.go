@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dio/vm/kernel"
 	"dio/vm/wire"
 )
@@ -80,5 +82,26 @@ func TestLimitWhileOutputIsStuck(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the run outlives its limit")
+	}
+}
+
+// brokenPipe is an output whose reader has gone.
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, unix.EPIPE }
+
+// A reader of the output that goes away stops the run; the VM didn't fail, and
+// there is no console to keep.
+func TestOutputsReaderGone(t *testing.T) {
+	_, err := talk(t, &Spec{Stdout: brokenPipe{}}, func(r *wire.Reader, w *wire.Writer, _ net.Conn) {
+		_ = w.SendJSON(wire.Hello, wire.Greeting{})
+		_ = w.Send(wire.Stdout, 0, []byte("x"))
+		if f, err := r.Next(); err != nil || f.Type != wire.Bye {
+			t.Errorf("%v, %v", f.Type, err)
+		}
+	})
+	var e *Error
+	if !errors.Is(err, unix.EPIPE) || errors.As(err, &e) {
+		t.Errorf("%v", err)
 	}
 }
