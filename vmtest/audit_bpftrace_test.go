@@ -51,10 +51,10 @@ func TestAuditBpftrace(t *testing.T) {
 	dir, source := t.TempDir(), sourceFile(t, 3<<20)
 	counts, report := filepath.Join(dir, "counts"), filepath.Join(dir, "report")
 	for engine, work := range map[string]string{
-		"aio":      "copy --read-engine preadv " + source + " /dev/dio0",
-		"io_uring": "read --discard --length 3M /dev/dio0",
+		"aio":      "copy --direct --depth 8 -b 48k -e aio --read-engine preadv " + source + " /dev/dio0",
+		"io_uring": "read --direct --depth 8 -b 48k -e io_uring --discard --length 3M /dev/dio0",
 	} {
-		command := fmt.Sprintf("%s audit --format json --output %s -- dioctl %s --direct -e %s --depth 8 -b 48k", dioctl, report, work, engine)
+		command := fmt.Sprintf("%s audit --format json --output %s -- dioctl %s", dioctl, report, work)
 		mustRun(t, "bpftrace", "-f", "json", "-o", counts, "-e", program, "-c", command)
 		seen := readCounts(t, counts)
 		var v verdict
