@@ -20,15 +20,20 @@ const (
 	uringCommandFixed = 1  // IORING_URING_CMD_FIXED
 )
 
-// hasCommands tells whether the driver takes io_uring's commands here. Where it
-// doesn't, io_uring must be the one that says so.
+// hasCommands tells whether the driver takes io_uring's commands here: from 6.1 on,
+// and so the driver has to say. Where it doesn't, io_uring must be the one that
+// says so.
 func hasCommands(t *testing.T, d *ioctlapi.Device) bool {
 	t.Helper()
 	info, err := d.Info()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return info.Features.Has(ioctlapi.FeatureURingCmd)
+	has := kernelAtLeast(t, 6, 1)
+	if info.Features.Has(ioctlapi.FeatureURingCmd) != has {
+		t.Fatalf("the driver says that it takes io_uring's commands: %v, want %v", !has, has)
+	}
+	return has
 }
 
 // command is an io_uring command on a stretch of the device.

@@ -235,6 +235,18 @@ func TestDriverPolled(t *testing.T) {
 		if v := ring.wait(10 * time.Second); v.res != -int32(unix.EOPNOTSUPP) {
 			t.Errorf("a polled read without O_DIRECT: %d, want EOPNOTSUPP", v.res)
 		}
+		// The flag says nothing new there.
+		for _, c := range []struct {
+			fd   int
+			want int32
+		}{{fd, 4096}, {openRaw(t, 0), -int32(unix.EOPNOTSUPP)}} {
+			e := entry(uringRead, c.fd, in[:4096], scratch)
+			e.opFlags = unix.RWF_HIPRI
+			ring.submit(e)
+			if v := ring.wait(10 * time.Second); v.res != c.want {
+				t.Errorf("a polled read with HIPRI: %d, want %d", v.res, c.want)
+			}
+		}
 		ring.close()
 	}
 }

@@ -14,13 +14,14 @@ import (
 // helpers are what this program does as another process, for the tests that
 // need one: with its arguments, until it ends or is killed.
 var helpers = map[string]func(args []string) error{
-	"share":      helperShare,
-	"map":        helperMap,
-	"io":         helperIO,
-	"fsync":      helperFsync,
-	"copied":     helperCopied,
-	"discard":    helperDiscard,
-	"until-gone": helperUntilGone,
+	"share":           helperShare,
+	"map":             helperMap,
+	"io":              helperIO,
+	"fsync":           helperFsync,
+	"copied":          helperCopied,
+	"discard":         helperDiscard,
+	"until-gone":      helperUntilGone,
+	"submit-and-exec": helperSubmitAndExec,
 }
 
 const helperVariable = "DIO_VMTEST_HELPER"

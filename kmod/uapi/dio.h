@@ -46,8 +46,9 @@
  *                  told later (native AIO and io_uring with O_DIRECT) is queued.
  *   RWF_DSYNC, RWF_SYNC  Nothing is cached: each write is as durable as it gets.
  *   RWF_APPEND     As O_APPEND, for a write. A read doesn't mind.
- *   RWF_HIPRI      For preadv2(2) and native AIO as without. io_uring polls in a
- *                  ring with IOPOLL, and only O_DIRECT; elsewhere EINVAL.
+ *   RWF_HIPRI      For preadv2(2) and native AIO as without. Of io_uring, a ring with
+ *                  IOPOLL polls for each read and write, asked for or not, and takes
+ *                  only O_DIRECT: else EOPNOTSUPP. In another ring: EINVAL.
  *   RWF_DONTCACHE  Served from Linux 6.14, for nothing is cached. Before: EOPNOTSUPP.
  *   RWF_ATOMIC     EOPNOTSUPP.
  *   O_NONBLOCK     Nothing changes, as with a regular file.
@@ -255,11 +256,14 @@
  * DIO_URING_DISCARD   As DIO_IOC_DISCARD: bytes discarded. `addr` is 0.
  *
  * ENOTTY: no such command. EBADF: the file isn't open for that direction. EINVAL: not
- * aligned, a field that has to be 0, FIXED where there is no buffer, over `max_request`.
- * EFAULT: none of the buffer could be pinned, or it isn't within the registered one.
- * ENOSPC, ENODEV, EAGAIN (too many in flight) as above. ECANCELED: the ring went, or
- * the task (from 6.7 on; before, its end waits for the command's). EOPNOTSUPP, from
- * io_uring, and EINVAL on 5.10: no such operation there.
+ * aligned, a field that has to be 0, FIXED for FLUSH or DISCARD, over `max_request`.
+ * EFAULT: none of the buffer could be pinned; with FIXED, the ring has no such buffer,
+ * or `addr` and `length` aren't within it. ENOSPC, ENODEV, EIO, EAGAIN (too many in
+ * flight), and a read or write that is short, as above and by DIO_IOC_INJECT.
+ * ECANCELED: the ring went, or the task that submitted it became another program by
+ * execve(2), from 6.7 on; before, either waits for the command's end. A thread that
+ * ends leaves its commands to the ring. EOPNOTSUPP: DISCARD of hardware; or, from
+ * io_uring, no such operation there (EINVAL on 5.10).
  *
  * Linux 6.10 to 6.13 read the command's bytes out of the ring also after
  * io_uring_enter(2) has returned: of a command that is linked behind another, and of
