@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -229,7 +230,8 @@ func TestRemovalCopied(t *testing.T) {
 	}
 	fsync := called(func() error { return unix.Fsync(fd) })
 	still(t, "fsync", fsync)
-	ends(t, "removal", called(func() error { unbind(t); return nil }))
+	ends(t, "removal", called(func() error { return os.WriteFile(driverFolder+"unbind", []byte(softwareName), 0) }))
+	defer bind(t, config)
 	still(t, "fsync after the removal", fsync)
 	if n := inFlight(t, d); n != 1 {
 		t.Errorf("%d in flight, want the one whose bytes are moved", n)
@@ -242,7 +244,6 @@ func TestRemovalCopied(t *testing.T) {
 	if err := unix.Fsync(fd); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("fsync afterwards: %v, want ENODEV", err)
 	}
-	bind(t, config)
 }
 
 // Hardware: a read is in flight until it's in the caller's memory, and counts once.
