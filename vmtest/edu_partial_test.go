@@ -25,7 +25,7 @@ func TestEduPartial(t *testing.T) {
 		iov = append(iov, mem[i*eduSize:][:part]) // a page each: on the bus they don't touch
 	}
 	joined := func() []byte { return bytes.Join(iov, nil) }
-	write := func(b []byte) {
+	write := func(t *testing.T, b []byte) {
 		t.Helper()
 		buf := anonymous(t, 1)
 		copy(buf, b)
@@ -43,7 +43,7 @@ func TestEduPartial(t *testing.T) {
 				if toDevice {
 					do, onDevice, inMemory = unix.Pwritev, old, fresh
 				}
-				write(onDevice)
+				write(t, onDevice)
 				for i := range parts {
 					copy(iov[i], inMemory[i*part:])
 				}
