@@ -26,7 +26,7 @@ var notAudited = map[string]struct{ audit, reason string }{
 	"TestBufferAudited":          {reason: "is an audit"},
 	"TestBufferHelper":           {audit: "TestBufferAudited"},
 	"TestDriverHugePages":        {audit: "TestDriverHugePagesAudited"},
-	"TestDriverSharedPage":       {audit: "TestAuditSharedPage"},
+	"TestDriverSharedPage":       {audit: "TestDriverHugePagesAudited"},
 	"TestEduEveryEngine":         {reason: "audits itself"},
 	"TestEduFaults":              {reason: "is an audit"},
 	"TestDriverFaultUsedUp":      {reason: "commits dirty-missing on purpose, which is found"},
