@@ -156,16 +156,26 @@ func (r *uring) at(slot uint32) *uringEntry {
 	return (*uringEntry)(unsafe.Pointer(&r.sqeMem[int(slot)*uringEntrySize]))
 }
 
-// handIn hands over entries in slots of the caller's choice.
-func (r *uring) handIn(slots []uint32, entries []uringEntry) error {
+// put gives an entry to the ring, for the kernel to take when it's entered.
+func (r *uring) put(slot uint32, e uringEntry) {
 	s := &r.setup
 	tail := atomic.LoadUint32(r.word(s.sq.tail))
+	*r.at(slot) = e
+	*r.word(s.sq.c + 4*(tail&*r.word(s.sq.mask))) = slot
+	atomic.StoreUint32(r.word(s.sq.tail), tail+1)
+}
+
+// waiting tells whether there is an entry that the kernel didn't take.
+func (r *uring) waiting() bool {
+	s := &r.setup
+	return atomic.LoadUint32(r.word(s.sq.head)) != atomic.LoadUint32(r.word(s.sq.tail))
+}
+
+// handIn hands over entries in slots of the caller's choice.
+func (r *uring) handIn(slots []uint32, entries []uringEntry) error {
 	for i, e := range entries {
-		*r.at(slots[i]) = e
-		*r.word(s.sq.c + 4*(tail&*r.word(s.sq.mask))) = slots[i]
-		tail++
+		r.put(slots[i], e)
 	}
-	atomic.StoreUint32(r.word(s.sq.tail), tail)
 	for left := len(entries); left > 0; {
 		n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(left), 0, 0, 0, 0)
 		if e != 0 && e != unix.EINTR {

@@ -40,6 +40,14 @@
  * and always queued unless the completion is inline. Without O_DIRECT the latency
  * is slept through in the call: io_submit(2) waits, io_uring uses a thread.
  *
+ * Lack of memory
+ * --------------
+ * What needs memory that can't be had fails with ENOMEM, and with EAGAIN if it may not
+ * wait (RWF_NOWAIT; io_uring then has a thread of its own try), and nothing is moved,
+ * pinned or changed. Where some can be had, of pages of the caller or the store, a read
+ * or write is short. A touch of a mapping is tried again, as any page fault. Discarding
+ * needs none.
+ *
  * Flags of a call
  * ---------------
  *   RWF_NOWAIT     EAGAIN where the call would have to wait. A request that can be
@@ -147,6 +155,7 @@
  *   EFAULT  the struct can't be read, and nothing was done; or it can't be written,
  *           and then what was asked for is done: SET_CONFIG is in force, counters
  *           are reset, bytes were moved. Only BUFFER_REGISTER is undone
+ *   ENOMEM  of the commands that need memory: see Lack of memory
  *   EINVAL  `size` is smaller than the first version of the struct or isn't
  *           the size that the command encodes; a reserved field or an unknown
  *           bit is set; a value is out of its range
