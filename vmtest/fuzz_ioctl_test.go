@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ type fuzzCommand struct {
 func u32(b []byte, at int, v uint32) { binary.NativeEndian.PutUint32(b[at:], v) }
 func u64(b []byte, at int, v uint64) { binary.NativeEndian.PutUint64(b[at:], v) }
 
+// sizeOf is the size of today's struct.
+func sizeOf[T any]() int { var v T; return int(unsafe.Sizeof(v)) }
+
 // Offsets in struct dio_config, by which what would take too long is left out.
 const (
 	configFields, configLatency, configStoreLimit, configBandwidth = 8, 32, 48, 72
@@ -31,44 +35,48 @@ const (
 )
 
 var fuzzCommands = []fuzzCommand{
-	{nrInfo, 56, false, nil},
-	{nrGetConfig, 112, false, nil},
-	{nrSetConfig, 112, true, fillConfig},
-	{nrStats, 256, false, func(f *fuzzThread, b []byte) { u32(b, 4, pick[uint32](f.Rand, 0, 0, 0, 1)) }},
-	{nrTransfer, 48, false, func(f *fuzzThread, b []byte) {
+	{nrInfo, sizeOf[ioctlapi.Info](), false, nil},
+	{nrGetConfig, sizeOf[ioctlapi.Config](), false, nil},
+	{nrSetConfig, sizeOf[ioctlapi.Config](), true, fillConfig},
+	{nrStats, sizeOf[ioctlapi.Stats](), false, func(f *fuzzThread, b []byte) { u32(b, 4, pick[uint32](f.Rand, 0, 0, 0, 1)) }},
+	{nrTransfer, sizeOf[ioctlapi.Transfer](), false, func(f *fuzzThread, b []byte) {
 		n := pick(f.Rand, 1, 512, 4096, 4097, 64<<10, 200<<10)
 		u32(b, 4, pick[uint32](f.Rand, 0, ioctlapi.TransferWrite))
 		u64(b, 8, f.address(n))
 		u64(b, 16, uint64(n))
 		u64(b, 24, f.place())
 	}},
-	{nrTransfer, 48, false, func(f *fuzzThread, b []byte) {
+	{nrTransfer, sizeOf[ioctlapi.Transfer](), false, func(f *fuzzThread, b []byte) {
 		u32(b, 4, ioctlapi.TransferBuffer|pick[uint32](f.Rand, 0, ioctlapi.TransferWrite))
 		u64(b, 8, pick(f.Rand, 0, 1, 4095, uint64(f.IntN(1<<18)), f.number()))
 		u64(b, 16, pick[uint64](f.Rand, 1, 512, 4097, 64<<10))
 		u64(b, 24, f.place())
 		u32(b, 40, fuzzBuffer(f))
 	}},
-	{nrBufferRegister, 32, false, func(f *fuzzThread, b []byte) {
+	{nrBufferRegister, sizeOf[ioctlapi.BufferRegister](), false, func(f *fuzzThread, b []byte) {
 		n := pick(f.Rand, 1, 512, 4096, 4097, 64<<10, 200<<10)
 		u32(b, 4, pick[uint32](f.Rand, 0, ioctlapi.BufferWritable))
 		u64(b, 8, f.address(n))
 		u64(b, 16, pick(f.Rand, uint64(n), uint64(n), uint64(n), f.number()))
 	}},
-	{nrBufferUnregister, 16, false, func(f *fuzzThread, b []byte) { u32(b, 8, fuzzBuffer(f)) }},
-	{nrDiscard, 40, false, func(f *fuzzThread, b []byte) {
+	{nrBufferUnregister, sizeOf[ioctlapi.BufferUnregister](), false, func(f *fuzzThread, b []byte) { u32(b, 8, fuzzBuffer(f)) }},
+	{nrDiscard, sizeOf[ioctlapi.Discard](), false, func(f *fuzzThread, b []byte) {
 		u64(b, 8, f.place())
 		u64(b, 16, pick(f.Rand, 1, 512, 4096, 1<<20, f.number()))
 	}},
-	{nrFaultArm, 48, true, func(f *fuzzThread, b []byte) {
-		u32(b, 4, uint32(f.IntN(12)))
+	{nrFaultArm, sizeOf[ioctlapi.Fault](), true, func(f *fuzzThread, b []byte) {
+		id := pick(f.Rand, f.faults...)
+		u32(b, 4, uint32(id))
 		u32(b, 8, 1+uint32(f.IntN(5)))
 		u64(b, 16, uint64(f.IntN(4)))
+		if id.Holds() || f.IntN(32) == 0 {
+			u32(b, 24, pick[uint32](f.Rand, 0, 1, 20, 600_000, 600_001))
+		}
 	}},
-	{nrFaultGet, 48, false, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(12))) }},
-	{nrFaultClear, 48, true, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(12))) }},
-	{nrDrain, 24, true, nil},
-	{nrInject, 80, true, func(f *fuzzThread, b []byte) {
+	{nrFaultGet, sizeOf[ioctlapi.Fault](), false, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(pick(f.Rand, f.faults...))) }},
+	{nrFaultClear, sizeOf[ioctlapi.Fault](), true, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(pick(f.Rand, f.faults...))) }},
+	{nrDrain, sizeOf[ioctlapi.Drain](), true, nil},
+	{nrInject, sizeOf[ioctlapi.Inject](), true, func(f *fuzzThread, b []byte) {
 		u32(b, 4, uint32(f.IntN(6)))
 		u32(b, 8, uint32(f.IntN(4)))
 		u32(b, 12, 1+uint32(f.IntN(5)))
@@ -78,8 +86,8 @@ var fuzzCommands = []fuzzCommand{
 		u64(b, 40, uint64(f.IntN(4)))
 		u64(b, 48, pick[uint64](f.Rand, 0, 0, 1, 500_000))
 	}},
-	{nrInjectGet, 80, false, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
-	{nrInjectClear, 80, true, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
+	{nrInjectGet, sizeOf[ioctlapi.Inject](), false, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
+	{nrInjectClear, sizeOf[ioctlapi.Inject](), true, func(f *fuzzThread, b []byte) { u32(b, 4, uint32(f.IntN(6))) }},
 }
 
 // fuzzBuffer is the id of a buffer, that there mostly is.
@@ -88,7 +96,11 @@ func fuzzBuffer(f *fuzzThread) uint32 {
 }
 
 func fillConfig(f *fuzzThread, b []byte) {
-	u64(b, configFields, f.Uint64()&0x7fff)
+	fields := f.Uint64() & 0x7fff
+	if f.hardware && f.IntN(2) == 0 { // what can be set there
+		fields &= uint64(ioctlapi.ConfigFamily | ioctlapi.ConfigMaxRequest | ioctlapi.ConfigMaxInFlightFile | ioctlapi.ConfigMaxInFlight)
+	}
+	u64(b, configFields, fields)
 	u32(b, 16, uint32(f.IntN(5)))
 	u32(b, 20, uint32(f.IntN(3)))
 	u32(b, 24, uint32(f.IntN(5)))
@@ -105,13 +117,11 @@ func fillConfig(f *fuzzThread, b []byte) {
 
 // tameConfig takes out what is right but takes minutes: long times, low rates,
 // all of the guest's memory. What is wrong stays.
-func tameConfig(b []byte) {
-	at := func(i int) uint64 {
-		if len(b) < i+8 {
-			return 0
-		}
-		return binary.NativeEndian.Uint64(b[i:])
-	}
+func tameConfig(part []byte) {
+	// What a shorter struct cuts off is zero.
+	b := make([]byte, max(len(part), sizeOf[ioctlapi.Config]()))
+	copy(b, part)
+	at := func(i int) uint64 { return binary.NativeEndian.Uint64(b[i:]) }
 	for _, i := range []int{configLatency, configJitter, configReposition} {
 		if v := at(i); v > 1_000_000 && v <= ioctlapi.LatencyMaxNS {
 			u64(b, i, 1_000_000)
@@ -123,6 +133,7 @@ func tameConfig(b []byte) {
 	if v := at(configStoreLimit); v > 256<<20 && v%4096 == 0 {
 		u64(b, configStoreLimit, 256<<20)
 	}
+	copy(part, b)
 }
 
 // tameInject does the same for a delay.
@@ -133,9 +144,10 @@ func tameInject(b []byte) {
 	}
 }
 
-// Errors that an ioctl may give: any other is a finding. EIO is injected.
+// Errors that an ioctl may give: any other is a finding. EIO is injected, EOPNOTSUPP
+// of a fault, or of hardware.
 var ioctlErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.EAGAIN, unix.EBUSY, unix.EIO,
-	unix.ENOENT, unix.EACCES, unix.ENOMEM}
+	unix.ENOENT, unix.EACCES, unix.ENOMEM, unix.EOPNOTSUPP}
 
 // fuzzIoctl makes ioctls: known commands with good structs, spoilt a little or a
 // lot, commands that are nearly right, and any.
@@ -156,13 +168,14 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 		c := pick(f.Rand, fuzzCommands...)
 		size := c.size
 		if f.IntN(6) == 0 {
-			size = max(4, pick(f.Rand, c.size-8, c.size-4, c.size+8, c.size+4, 72, 160, f.IntN(300), page, page+8))
+			size = max(4, pick(f.Rand, c.size-8, c.size-4, c.size+8, c.size+4, 72, 160, 256, f.IntN(400), page, page+8))
 		}
 		clear(image)
-		b := image[:size]
-		if c.fill != nil && size >= c.size {
-			c.fill(f, b)
+		if c.fill != nil { // a shorter struct is the beginning of today's
+			c.fill(f, image[:c.size])
+			clear(image[min(size, c.size):])
 		}
+		b := image[:size]
 		u32(b, 0, uint32(size))
 		if f.IntN(3) == 0 {
 			for range 1 + f.IntN(3) {
@@ -211,7 +224,22 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 			where, ours = address(room)+uint64(2*page-f.IntN(size+1)), false // cut by the edge
 		}
 		fd := pick(f.Rand, f.files...)
+		// A reset would part the counts of what is taken and given back: of requests
+		// under way, and of what faults have put aside.
+		lock, unlock := f.resets.RLock, f.resets.RUnlock
+		reset := cmd&0xff == nrStats && size >= 8 && room[at+4]&1 != 0
+		if reset {
+			lock, unlock = f.resets.Lock, f.resets.Unlock
+		}
+		lock()
+		if reset && f.root {
+			if _, err := ioctlapi.FromFD(ioctlapi.Linux{}, f.files[0], "").Drain(); err != nil {
+				unlock()
+				return err
+			}
+		}
 		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(cmd), uintptr(where))
+		unlock()
 		var told error
 		if e != 0 {
 			told = e
@@ -221,7 +249,7 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 		what := func(format string, args ...any) error {
 			return fmt.Errorf("ioctl %#x on file %d at %#x, % x: %v: %s", cmd, slices.Index(f.files, fd), where, room[at:at+size], told, fmt.Sprintf(format, args...))
 		}
-		if !slices.Contains(ioctlErrors, told) {
+		if !slices.Contains(ioctlErrors, told) || told == unix.EOPNOTSUPP && c.nr != nrFaultArm && known && !f.hardware {
 			return what("not an error of the ABI")
 		}
 		if known && c.admin && !f.root && told != unix.EPERM {

@@ -24,18 +24,25 @@ import (
 // must not have changed, it judges itself; that the kernel stays silent, that
 // the device still works and holds nothing, is judged for all of them.
 type fuzzer struct {
-	name string
+	name, path string
 	// make gives the calls of one thread, and what ends them; an error is a finding.
 	make func(f *fuzzThread) (call, end func() error)
 	// told are outcomes of which a run without any hasn't tried much.
 	told []error
+	// limit bounds the run.
+	limit time.Duration
+	// commits: old and new faults are committed in it.
+	commits bool
 }
 
 // fuzzers are all that there are.
 var fuzzers = []fuzzer{
-	{"ioctl", fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}},
-	{"rw", fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}},
-	{"io_uring", fuzzUring, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.ECANCELED}},
+	{"ioctl", ioctlapi.DefaultPath, fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}, fuzzTime, true},
+	// Most of its time is the hardware's.
+	{"ioctl of hardware", eduPath, fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.ENOSPC, unix.ENOENT, unix.EOPNOTSUPP},
+		fuzzTime / 3, false},
+	{"rw", ioctlapi.DefaultPath, fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}, fuzzTime, false},
+	{"io_uring", ioctlapi.DefaultPath, fuzzUring, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.ECANCELED}, fuzzTime, false},
 }
 
 // Bounds of a run; DIO_FUZZ_TIME makes it longer, and then it isn't counted.
@@ -54,6 +61,13 @@ type fuzzThread struct {
 	told  map[error]int
 	// readsRingLate: io_uring reads entries in the ring after it was handed them.
 	readsRingLate bool
+	// hardware: the device is of another kind, and small.
+	hardware bool
+	// faults are those to arm: what this kernel survives or refuses, none, and
+	// one that isn't.
+	faults []ioctlapi.FaultID
+	// resets of the counters hold this, who may count the others for reading.
+	resets *sync.RWMutex
 	// drains: io_uring finds the end of what a drained entry waits for.
 	drains bool
 }
@@ -76,6 +90,9 @@ func (f *fuzzThread) number() uint64 {
 
 // place is a position near where something happens on the device.
 func (f *fuzzThread) place() uint64 {
+	if f.hardware && f.IntN(4) != 0 {
+		return 512 * uint64(f.IntN(eduSize/512+1))
+	}
 	switch f.IntN(8) {
 	case 0:
 		return f.number()
@@ -172,13 +189,17 @@ func TestFuzz(t *testing.T) {
 
 func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 	s := seed(t)
+	hardware := z.path == eduPath
 	d := openDevice(t)
+	if hardware {
+		d = edu(t, z.path)
+	}
 	before := fuzzState(t, d)
 	t.Cleanup(func() { d.SetConfig(before.config) })
 	mem := newFuzzMemory(t)
-	files := []int{openRaw(t, 0), openRaw(t, unix.O_DIRECT)}
-	for _, mode := range []int{unix.O_RDONLY, unix.O_WRONLY | unix.O_DIRECT} {
-		fd, err := unix.Open(ioctlapi.DefaultPath, mode|unix.O_CLOEXEC, 0)
+	var files []int
+	for _, mode := range []int{unix.O_RDWR, unix.O_RDWR | unix.O_DIRECT, unix.O_RDONLY, unix.O_WRONLY | unix.O_DIRECT} {
+		fd, err := unix.Open(z.path, mode|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,19 +207,26 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 		files = append(files, fd)
 	}
 
-	calls, limit := fuzzCalls/fuzzThreads, fuzzTime
+	faults := []ioctlapi.FaultID{ioctlapi.FaultNone, ioctlapi.FaultID(len(ioctlapi.Faults()) + 1)}
+	for _, id := range ioctlapi.Faults() {
+		if id != ioctlapi.FaultUseAfterComplete || !checked(t) {
+			faults = append(faults, id)
+		}
+	}
+	calls, limit := fuzzCalls/fuzzThreads, z.limit
 	if v, err := time.ParseDuration(os.Getenv("DIO_FUZZ_TIME")); err == nil {
 		calls, limit = 1<<31-1, v
 	}
 	deadline := time.Now().Add(limit)
 	told := map[error]int{}
 	var lock sync.Mutex
+	var resets sync.RWMutex
 	var threads, helpers sync.WaitGroup
 	over := make(chan struct{})
 	for i := range fuzzThreads {
 		threads.Go(func() {
 			runtime.LockOSThread() // and never unlock: it may not be root's any more
-			f := &fuzzThread{Rand: rand.New(rand.NewPCG(s, number<<8|uint64(i))), root: i != fuzzThreads-1, files: files, mem: mem, told: map[error]int{}, readsRingLate: readsRingLate(t), drains: drainsWell(t)}
+			f := &fuzzThread{Rand: rand.New(rand.NewPCG(s, number<<8|uint64(i))), root: i != fuzzThreads-1, files: files, mem: mem, hardware: hardware, faults: faults, resets: &resets, told: map[error]int{}, readsRingLate: readsRingLate(t), drains: drainsWell(t)}
 			if !f.root {
 				if err := dropPrivileges(); err != nil {
 					t.Error(err)
@@ -248,6 +276,9 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 			t.Errorf("no call was told %v: that part wasn't tried (%v)", want, slices.Collect(maps.Keys(told)))
 		}
 	}
+	if z.commits {
+		checkCommitted(t, d)
+	}
 	for _, fd := range files {
 		for id := range uint32(ioctlapi.BuffersMax) {
 			if err := rawIoctl(fd, nrBufferUnregister, poke(sized(16), 8, id+1)); err != nil && err != unix.ENOENT {
@@ -262,6 +293,30 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 	}
 	for _, line := range complaints {
 		t.Error("the kernel complained:", line)
+	}
+}
+
+// checkCommitted tells which faults were committed; the old and the new are among them.
+func checkCommitted(t *testing.T, d *ioctlapi.Device) {
+	t.Helper()
+	counts, old, young := map[ioctlapi.FaultID]uint64{}, uint64(0), uint64(0)
+	for _, id := range ioctlapi.Faults() {
+		f, err := d.Fault(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Committed > 0 {
+			counts[id] = f.Committed
+		}
+		if id < ioctlapi.FaultDirtyLate {
+			old += f.Committed
+		} else {
+			young += f.Committed
+		}
+	}
+	t.Logf("faults committed since the device is there: %v", counts)
+	if old == 0 || young == 0 {
+		t.Error("there were hardly any: that part wasn't tried")
 	}
 }
 
@@ -307,14 +362,17 @@ func (b fuzzBefore) check(t *testing.T, d *ioctlapi.Device) {
 			break
 		}
 	}
-	out, in := fill(anonymous(t, 16), byte(s.Reads)), anonymous(t, 16)
+	out, in, pos := fill(anonymous(t, 16), byte(s.Reads)), anonymous(t, 16), int64(scratch)
+	if d.Path() != ioctlapi.DefaultPath {
+		out, in, pos = out[:eduSize], in[:eduSize], 0
+	}
 	for _, access := range []int{0, unix.O_DIRECT} {
-		fd := openRaw(t, access)
+		fd := eduRaw(t, d.Path(), access)
 		clear(in)
-		if n, err := unix.Pwrite(fd, out, scratch); n != len(out) || err != nil {
+		if n, err := unix.Pwrite(fd, out, pos); n != len(out) || err != nil {
 			t.Errorf("access %#x: write: %d, %v", access, n, err)
 		}
-		if n, err := unix.Pread(fd, in, scratch); n != len(in) || err != nil || !bytes.Equal(in, out) {
+		if n, err := unix.Pread(fd, in, pos); n != len(in) || err != nil || !bytes.Equal(in, out) {
 			t.Errorf("access %#x: read: %d, %v, equal: %v", access, n, err, bytes.Equal(in, out))
 		}
 	}
