@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -88,6 +89,10 @@ func TestBrokenPipeEndsInOrder(t *testing.T) {
 // A closed terminal asks for an orderly end, and asks more than once; nohup
 // says that it is no reason to end.
 func TestHangup(t *testing.T) {
+	// Whoever runs the tests may ignore it, which programs would inherit.
+	here := make(chan os.Signal, 1)
+	signal.Notify(here, unix.SIGHUP)
+	defer signal.Stop(here)
 	made := filepath.Join(t.TempDir(), "made")
 	cmd := dioctlProcess(t, "bench", "--size", "1M", "--engine", "psync", "--depth", "1", "--duration", "1m", made)
 	if err := cmd.Start(); err != nil {
