@@ -44,6 +44,10 @@ func (q *uringQueue) fillCommand(sqe *uringSQE, op *Op) bool {
 	sqe.opcode = uringOpCmd
 	switch op.Kind {
 	case Sync:
+		// It waits, so it is begun again by a thread of io_uring. Linux 6.10 to 6.13
+		// read its bytes out of the ring once more by then, but for one that was
+		// meant for a thread from the first.
+		sqe.flags |= uringSQEAsync
 		sqe.off = uint64(ioctlapi.URingFlush)
 		return true
 	case Write:

@@ -43,6 +43,7 @@ const (
 	uringOffSQEs   = 0x10000000
 
 	uringSQEFixedFile = 1 << 0
+	uringSQEAsync     = 1 << 4
 )
 
 type uringSQOffsets struct {
