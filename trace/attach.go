@@ -167,6 +167,12 @@ func (s *Session) attachMulti(hooks []hook) error {
 	return nil
 }
 
+// asleepAtOnce is for how many tasks that sleep in one function the kernel
+// keeps a place, each of some 60 bytes, to see their returns. A retprobe of
+// its own has as many as there are CPUs, and functions that pin, or wait for
+// a request, sleep for long.
+const asleepAtOnce = 1024
+
 // attachEach is attachMulti for kernels without such links: a probe for each
 // function, which takes longer.
 func (s *Session) attachEach(hooks []hook) error {
@@ -183,7 +189,7 @@ func (s *Session) attachEach(hooks []hook) error {
 			o.Cookie = 0
 		}
 		if h.exit {
-			l, err := link.Kretprobe(h.name, s.program("on_return", h), o)
+			l, err := attachReturn(h.name, s.program("on_return", h), *o)
 			if err != nil {
 				return undo(fmt.Errorf("attach to the return of %s: %w", h.name, err))
 			}
@@ -199,4 +205,15 @@ func (s *Session) attachEach(hooks []hook) error {
 	}
 	s.links = append(s.links, links...)
 	return nil
+}
+
+// attachReturn takes the kernel's own number of places where it can't be
+// asked for more, which needs tracefs: a return that finds none is counted.
+func attachReturn(function string, p *ebpf.Program, o link.KprobeOptions) (link.Link, error) {
+	o.RetprobeMaxActive = asleepAtOnce
+	if l, err := link.Kretprobe(function, p, &o); err == nil {
+		return l, nil
+	}
+	o.RetprobeMaxActive = 0
+	return link.Kretprobe(function, p, &o)
 }

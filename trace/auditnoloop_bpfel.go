@@ -136,7 +136,7 @@ type auditNoLoopTotals struct {
 	Queued       uint64
 	Completed    uint64
 	SlowestNs    uint64
-	Lost         [8]struct {
+	Lost         [9]struct {
 		_      structs.HostLayout
 		Events uint64
 		Error  int64

@@ -26,6 +26,7 @@ var lostCauses = [...]string{
 	"a new process found no place",
 	"a walk within walks",
 	lostReturn: "a return from the kernel unseen",
+	"a return of a function unseen",
 }
 
 // lost sums up what the programs and the kernel say they missed. The caller

@@ -207,6 +207,7 @@ enum lost_cause {
 	LOST_TARGET,
 	LOST_WALK,
 	LOST_RETURN,	/* at most */
+	LOST_FUNCTION,	/* a hooked function's return */
 	LOST_MAX,
 };
 

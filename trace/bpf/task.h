@@ -25,6 +25,19 @@ static __always_inline bool counts_bytes(__u64 nr)
 	return false;
 }
 
+/*
+ * Whatever was missed, a thread that leaves the kernel, or enters it, is in
+ * the middle of nothing. A function that it is still in returned unseen, and
+ * what that did isn't known: the kernel had no place left to note the return,
+ * or skipped its program, which it counts too.
+ */
+static __always_inline void between_calls(struct task_state *ts)
+{
+	if (ts->submit_op || ts->iter_hook || (ts->pin_hook && !ts->pin_foreign))
+		lose(LOST_FUNCTION, 0);
+	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+}
+
 static __always_inline int sys_exit(__u64 *ctx)
 {
 	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
@@ -34,8 +47,7 @@ static __always_inline int sys_exit(__u64 *ctx)
 
 	if (!ts || stopped)
 		return 0;
-	/* Whatever was missed, a thread that leaves the kernel is in the middle of nothing. */
-	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+	between_calls(ts);
 	if (!ts->call)
 		return 0;
 	op = op_of(ts->call);
@@ -78,7 +90,7 @@ int on_sys_enter(__u64 *ctx)
 
 	if (!ts || stopped)
 		return 0;
-	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+	between_calls(ts);
 	if (!ts->call)
 		return 0;
 	op_end(ts->call, 0, 0);
