@@ -172,9 +172,11 @@ type auditNoLoopWalk struct {
 	Stack         uint32
 	Foreign       uint32
 	Guess         uint32
+	Fit           uint32
 	Pages         uint32
 	Over          uint32
 	ReadonlyDirty uint32
+	_             [4]byte
 	ReadonlyOp    uint64
 	OverOp        uint64
 	CleanOp       uint64

@@ -315,27 +315,32 @@ func TestAuditWatch(t *testing.T) {
 	}
 }
 
-// Requests that share a page, and end in another order than they came: reads of
-// one sector each into one page, the first of which take longest. Each is told in
-// time, though a release in a worker doesn't say to the auditor whose pin it was:
-// of a large folio the pages are told apart, the sectors aren't.
+// Requests that share a page, and end in another order than they came: of one
+// sector each in one page, the first of which take longest; reads, and reads and
+// writes in turn. Each is told in time, and each read's page marked dirty, though
+// a release in a worker doesn't say to the auditor whose pin it was: of a large
+// folio the pages are told apart, the sectors aren't.
 func TestDriverSharedPage(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)
 	fd, aio := openRaw(t, unix.O_DIRECT), newAIO(t, 8)
-	for _, page := range [][]byte{anonymous(t, 1), hugeKinds["thp"](t)} {
-		for range 4 {
-			for i := range 6 {
+	for _, buffer := range []func(*testing.T) []byte{func(t *testing.T) []byte { return anonymous(t, 1) }, hugeKinds["thp"]} {
+		for _, kinds := range [][]uint16{
+			{aioRead, aioWrite}, {aioWrite, aioRead}, {aioRead, aioWrite, aioRead, aioWrite}, {aioWrite, aioWrite, aioRead, aioRead},
+			{aioRead, aioWrite, aioRead, aioWrite, aioRead, aioWrite}, {aioRead, aioRead, aioRead, aioRead, aioRead, aioRead},
+		} {
+			page := buffer(t) // nobody has marked it dirty yet
+			for i, kind := range kinds {
 				setConfig(t, d, func(c *ioctlapi.Config) {
 					c.LatencyNS, c.Completion = uint64(300-40*i)*1e6, ioctlapi.CompletionAuto
 				})
-				if err := aio.submit(control(aioRead, fd, page[i*512:][:512], scratch)); err != nil {
+				if err := aio.submit(control(kind, fd, page[i*512:][:512], scratch)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			for range 6 {
+			for range kinds {
 				if e := aio.wait(10 * time.Second); e.res != 512 {
-					t.Errorf("a read ended with %d", e.res)
+					t.Errorf("a request ended with %d", e.res)
 				}
 			}
 		}

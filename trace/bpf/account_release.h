@@ -2,7 +2,10 @@
 /*
  * Out of the account. Holders of one folio are told apart by, in this order: the bio
  * that is being released, the page (large folios only), the operation that runs in
- * this context, the folio's slots.
+ * this context, the folio's slots: first those whose pins fit. A release that dirties
+ * fits what was pinned for writing, another what was pinned for reading only; so each
+ * pin is judged by a release that would be right for it as long as there is one, and
+ * only what is wrong for all of them is found wrong.
  */
 #ifndef DIO_TRACE_ACCOUNT_RELEASE_H
 #define DIO_TRACE_ACCOUNT_RELEASE_H
@@ -26,9 +29,10 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 	struct walk *w = walk_of(ref);
 	struct hold_key key = {};
 	struct folio_state *f;
-	__u32 n, write = 0;
+	__u32 n, held, readonly, write = 0;
 	struct hold *h;
 	struct op *op;
+	__u64 since;
 
 	if (!w)
 		return 0;
@@ -40,14 +44,30 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 	h = bpf_map_lookup_elem(&holds, &key);
 	if (!h)
 		return 0;
+	readonly = h->pages - h->write;
+	if (w->fit && !(w->dirty ? h->write : readonly))
+		return 0;
 	n = h->pages;
 	if (n > left)
 		n = left;
 	if (!n)
 		return 0;
-	write = h->write;
-	if (write > n)
-		write = n;
+	if (w->dirty)
+		write = h->write < n ? h->write : n;
+	else if (n > readonly)
+		write = n - readonly;
+	since = h->since;
+	held = h->pages;
+	if (n == held) {
+		/* Whose hold it is may be a guess, that another CPU makes too: who deletes it has it. */
+		if (bpf_map_delete_elem(&holds, &key))
+			return 0;
+		slot_remove(f, id);
+	} else {
+		__sync_fetch_and_add(&h->pages, -n);
+		if (write)
+			__sync_fetch_and_add(&h->write, -write);
+	}
 	if (write)
 		__sync_fetch_and_add(&f->live_write, -write);
 
@@ -56,7 +76,7 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 		bool ended = op->completions != 0;
 
 		if (write) {
-			if (w->dirty || f->last_dirty >= h->since || folio_dirty(w->run)) {
+			if (w->dirty || f->last_dirty >= since || folio_dirty(w->run)) {
 				__sync_fetch_and_add(&op->dirty, write);
 			} else {
 				__sync_fetch_and_add(&op->clean, write);
@@ -68,17 +88,17 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 		 * and others hold the folio too; whoever is left then may be the
 		 * wrong one. It proves nothing against one that ended.
 		 */
-		if (w->guess && (f->misled || f->live > h->pages)) {
+		if (w->guess && (f->misled || f->live > held)) {
 			f->misled = 1;
 			ended = false;
 		}
-		if (ended && !(op->flags & (OPF_BIO | OPF_LONGTERM)) && w->now - h->since > op->longest_ns)
-			op->longest_ns = w->now - h->since;
+		if (ended && !(op->flags & (OPF_BIO | OPF_LONGTERM)) && w->now - since > op->longest_ns)
+			op->longest_ns = w->now - since;
 		if (ended && !(op->flags & OPF_BIO) && (op->flags & OPF_BYTES || op->kind != OP_SYSCALL) &&
 		    !(op->flags & OPF_LONGTERM)) {
 			__u64 end = op->end_ns;
-			bool before = (f->first_dirty >= h->since && f->first_dirty <= end && f->first_dirty) ||
-				      (f->last_dirty >= h->since && f->last_dirty <= end && f->last_dirty);
+			bool before = (f->first_dirty >= since && f->first_dirty <= end && f->first_dirty) ||
+				      (f->last_dirty >= since && f->last_dirty <= end && f->last_dirty);
 			bool after = w->dirty || f->last_dirty > end;
 
 			__sync_fetch_and_add(&op->late, n);
@@ -86,16 +106,6 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 				__sync_fetch_and_add(&op->late_dirty, write);
 			w->late_op = id;
 		}
-	}
-	if (h->pages == n) {
-		bpf_map_delete_elem(&holds, &key);
-		slot_remove(f, id);
-	} else {
-		__sync_fetch_and_add(&h->pages, -n);
-		if (write)
-			__sync_fetch_and_add(&h->write, -write);
-	}
-	if (op) {
 		__sync_fetch_and_add(&op->live, -n);
 		if (op->live == 0 && op->completions) {
 			if (w->done_op && w->done_op != id)
@@ -106,7 +116,11 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 	return n;
 }
 
-/* What release_run tries, in this order. */
+/* What release_run tries, in this order: three that are told, then the slots twice. */
+#define TOLD 3
+#define SLOTS 4
+#define TRIES (TOLD + 2 * SLOTS)
+
 static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i)
 {
 	switch (i) {
@@ -117,7 +131,7 @@ static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i
 	case 2:
 		return w->op;
 	default:
-		return f->holders[(i - 3) & 3];
+		return f->holders[(i - TOLD) % SLOTS];
 	}
 }
 
@@ -167,14 +181,15 @@ __noinline int release_run(WALK_REF ref)
 	last = f->holders[0];
 	left = n;
 #pragma unroll
-	for (i = 0; i < 7; i++) {
+	for (i = 0; i < TRIES; i++) {
 		__u64 id = holder(w, f, i);
 
 		if (!left)
 			break;
 		if (!id)
 			continue;
-		w->guess = i > 2;
+		w->guess = i >= TOLD;
+		w->fit = i >= TOLD && i < TOLD + SLOTS;
 		got = release_hold(ref, id, left);
 		if (got > left)
 			got = left;

@@ -35,6 +35,7 @@ struct walk {
 	__u32 stack;	/* where, for those */
 	__u32 foreign;	/* taken by nobody in scope */
 	__u32 guess;	/* release: only the folio's slots told the holder */
+	__u32 fit;	/* release: only of a holder whose pins such a release fits */
 	/* found on the way */
 	__u32 pages;
 	__u32 over;
