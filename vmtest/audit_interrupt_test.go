@@ -36,7 +36,8 @@ func TestAuditInterrupt(t *testing.T) {
 			lines, interrupt := start(t, cmd)
 			var said []string
 			for lines.Scan() {
-				line := strings.TrimSpace(lines.Text())
+				// The terminal's echo may come amid any line.
+				line := strings.TrimSpace(strings.ReplaceAll(lines.Text(), "^C", ""))
 				said = append(said, line)
 				if line == "running" {
 					interrupt()

@@ -27,13 +27,14 @@ static __always_inline bool counts_bytes(__u64 nr)
 
 /*
  * Whatever was missed, a thread that leaves the kernel, or enters it, is in
- * the middle of nothing. A function that it is still in returned unseen, and
- * what that did isn't known: the kernel had no place left to note the return,
- * or skipped its program, which it counts too.
+ * the middle of nothing. A function that it is still in returned unseen (the
+ * kernel had no place left to note the return, or skipped its program), and
+ * what that did isn't known; but for a synchronous read_iter or write_iter,
+ * which ends with its system call.
  */
 static __always_inline void between_calls(struct task_state *ts)
 {
-	if (ts->submit_op || ts->iter_hook || (ts->pin_hook && !ts->pin_foreign))
+	if (ts->submit_op || (ts->pin_hook && !ts->pin_foreign) || (ts->iter_hook && ts->iter_kiocb))
 		lose(LOST_FUNCTION, 0);
 	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
 }
