@@ -32,9 +32,11 @@ type auditNoLoopFolioState struct {
 	LiveWrite  uint32
 	Foreign    uint32
 	Misled     uint32
+	Unlisted   uint32
+	Reserved   uint32
 	FirstDirty uint64
 	LastDirty  uint64
-	Holders    [4]uint64
+	Holders    [8]uint64
 }
 
 type auditNoLoopGot struct {

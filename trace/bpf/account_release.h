@@ -18,7 +18,7 @@ static __always_inline void slot_remove(struct folio_state *f, __u64 op)
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < HOLDERS; i++)
 		if (f->holders[i] == op)
 			f->holders[i] = 0;
 }
@@ -116,10 +116,12 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 	return n;
 }
 
-/* What release_run tries, in this order: three that are told, then the slots twice. */
+/*
+ * What release_run tries, in this order: three that are told, then the slots, twice:
+ * for pins that fit, and for any, unless one that fits may have found no slot.
+ */
 #define TOLD 3
-#define SLOTS 4
-#define TRIES (TOLD + 2 * SLOTS)
+#define TRIES (TOLD + 2 * HOLDERS)
 
 static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i)
 {
@@ -131,7 +133,7 @@ static __always_inline __u64 holder(struct walk *w, struct folio_state *f, int i
 	case 2:
 		return w->op;
 	default:
-		return f->holders[(i - TOLD) % SLOTS];
+		return f->holders[(i - TOLD) % HOLDERS];
 	}
 }
 
@@ -189,7 +191,7 @@ __noinline int release_run(WALK_REF ref)
 		if (!id)
 			continue;
 		w->guess = i >= TOLD;
-		w->fit = i >= TOLD && i < TOLD + SLOTS;
+		w->fit = i >= TOLD && (i < TOLD + HOLDERS || f->unlisted);
 		got = release_hold(ref, id, left);
 		if (got > left)
 			got = left;
@@ -200,7 +202,9 @@ __noinline int release_run(WALK_REF ref)
 	w->pages += n;
 	__sync_fetch_and_add(&f->live, -n);
 	if (f->live == 0) {
-		f->holders[0] = f->holders[1] = f->holders[2] = f->holders[3] = 0;
+#pragma unroll
+		for (i = 0; i < HOLDERS; i++)
+			f->holders[i] = 0;
 		/*
 		 * A large folio is kept: another CPU may be about to pin it
 		 * again. A single page seldom has a second user, who looks

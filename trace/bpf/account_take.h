@@ -14,7 +14,7 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < HOLDERS; i++) {
 		if (f->holders[i] == op)
 			return;
 		if (!f->holders[i]) {
@@ -22,6 +22,7 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 			return;
 		}
 	}
+	f->unlisted = 1;
 }
 
 __noinline int pin_run(WALK_REF ref)
@@ -54,7 +55,7 @@ __noinline int pin_run(WALK_REF ref)
 		__u32 pins = folio_pins(w->run);
 
 		f->foreign = pins > n;
-		f->misled = 0;
+		f->misled = f->unlisted = 0;
 		f->first_dirty = f->last_dirty = 0;
 		/*
 		 * Not live_write: another CPU may have counted its pins of this

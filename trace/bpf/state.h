@@ -65,15 +65,19 @@ struct op {
 	char comm[COMM_LEN];
 };
 
+#define HOLDERS 8	/* as many as a page has sectors */
+
 /* Key: the head page's address. */
 struct folio_state {
 	__u32 live;		/* pins, in pages */
 	__u32 live_write;
 	__u32 foreign;		/* pinned by someone unseen when first met: its count proves nothing */
 	__u32 misled;		/* a holder was guessed among several, since the first of the live pins */
+	__u32 unlisted;		/* there were more holders than slots, since then */
+	__u32 reserved;
 	__u64 first_dirty;	/* since the first of the live pins */
 	__u64 last_dirty;
-	__u64 holders[4];	/* operation ids */
+	__u64 holders[HOLDERS];	/* operation ids */
 };
 
 struct hold_key {
