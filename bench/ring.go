@@ -151,10 +151,16 @@ func (r *ring) enter(submit, wait int) (int, unix.Errno) {
 }
 
 func (r *ring) register(op uintptr, arg unsafe.Pointer, n int) error {
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), op, uintptr(arg), uintptr(n), 0, 0); errno != 0 {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), op, uintptr(arg), uintptr(n), 0, 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR: // nothing was done; Go's runtime sends signals of its own
+			continue
+		}
 		return errno
 	}
-	return nil
 }
 
 func (r *ring) close() error {

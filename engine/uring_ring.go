@@ -236,12 +236,19 @@ func (r *ring) enterOld(min int, timeout time.Duration) error {
 	return err
 }
 
-// register is io_uring_register(2).
+// register is io_uring_register(2), which on older kernels waits until nothing is
+// in flight, and can be interrupted there.
 func (r *ring) register(op uintptr, arg unsafe.Pointer, n int) error {
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), op, uintptr(arg), uintptr(n), 0, 0); errno != 0 {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), op, uintptr(arg), uintptr(n), 0, 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR: // nothing was done; Go's runtime sends signals of its own
+			continue
+		}
 		return errno
 	}
-	return nil
 }
 
 // supports asks whether the kernel has an operation.

@@ -242,10 +242,16 @@ func (r *uring) none() {
 }
 
 func (r *uring) register(op int, arg unsafe.Pointer, n int) error {
-	if _, _, e := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), uintptr(op), uintptr(arg), uintptr(n), 0, 0); e != 0 {
-		return e
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), uintptr(op), uintptr(arg), uintptr(n), 0, 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR: // nothing was done; Go's runtime sends signals of its own
+			continue
+		}
+		return errno
 	}
-	return nil
 }
 
 func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
