@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// countInterrupts is a command that says when it runs, and after two seconds how
-// many interrupts it had.
+// countInterrupts is a command that says when it runs, and after some two seconds how
+// many interrupts it had: before an audit sends another to a command that seems to
+// ignore them, and so by few programs, each of which takes its time to start.
 const countInterrupts = `n=0; trap 'n=$((n+1)); echo interrupted' INT; echo running
-	i=0; while [ $i -lt 20 ]; do sleep 0.1; i=$((i+1)); done; echo interrupts: $n`
+	i=0; while [ $i -lt 4 ]; do sleep 0.5; i=$((i+1)); done; echo interrupts: $n`
 
 // A command under audit has one interrupt, whether it came from its terminal,
 // which tells it, too, or from kill(1); and the audit goes on to its end.

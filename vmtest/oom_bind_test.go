@@ -74,7 +74,7 @@ func TestOutOfMemoryBind(t *testing.T) {
 			if c.path == ioctlapi.DefaultPath {
 				setConfig(t, edu(t, c.path), func(now *ioctlapi.Config) { *now = config })
 			}
-			k := &oomKit{t: t, d: edu(t, c.path), failing: f}
+			k := &oomKit{t: t, d: edu(t, c.path), shortage: f}
 			k.roundTrip(c.path)
 		})
 	}

@@ -31,7 +31,14 @@ type oomKit struct {
 	t     *testing.T
 	d     *ioctlapi.Device
 	pages uint64 // of the store, that aren't these tests'
-	*failing
+	shortage
+}
+
+// shortage makes a call want for memory.
+type shortage interface {
+	// run makes the call, of which the nth allocation fails, and tells whether it
+	// came to that. The errno is 0 for a success.
+	run(nth int, c rawCall) (result int, e unix.Errno, fired bool)
 }
 
 // oomSteps make the call, again and again.
@@ -82,7 +89,7 @@ func TestOutOfMemory(t *testing.T) {
 					errnos = append(errnos, c.errnos...)
 				}
 				t.Run(c.name, func(t *testing.T) {
-					fired, ended := c.sweep(t, errnos)
+					fired, _, ended := c.sweep(t, newFailing(t), errnos)
 					t.Logf("%d failures", fired)
 					if fired < least {
 						t.Errorf("%d failures were met, want %d or more", fired, least)
@@ -97,12 +104,13 @@ func TestOutOfMemory(t *testing.T) {
 }
 
 // sweep makes the call with its first allocation failing, its second, and so on until
-// it has no more, and tells how many failed and whether that was all.
-func (c *oomCall) sweep(t *testing.T, errnos []unix.Errno) (fired int, ended bool) {
+// it has no more, and tells how many failed, how many calls did not give all that they
+// should for that, and whether that was all.
+func (c *oomCall) sweep(t *testing.T, by shortage, errnos []unix.Errno) (fired, failed int, ended bool) {
 	if c.path == "" {
 		c.path = ioctlapi.DefaultPath
 	}
-	k := &oomKit{t: t, failing: newFailing(t)}
+	k := &oomKit{t: t, shortage: by}
 	k.d = edu(t, c.path)
 	noBuffers(t, k.d)
 	if c.path == ioctlapi.DefaultPath {
@@ -126,6 +134,10 @@ func (c *oomCall) sweep(t *testing.T, errnos []unix.Errno) (fired int, ended boo
 		default:
 			t.Errorf("allocation %d, failed: %v: result %d of %d, %v", nth, hit, n, steps.want, e)
 		}
+		if e != 0 || n != steps.want {
+			failed++
+			t.Logf("allocation %d, failed: %v: result %d of %d, %v", nth, hit, n, steps.want, e)
+		}
 		if hit {
 			fired++
 		} else {
@@ -138,7 +150,7 @@ func (c *oomCall) sweep(t *testing.T, errnos []unix.Errno) (fired int, ended boo
 		}
 	}
 	k.roundTrip(c.path)
-	return fired, ended
+	return fired, failed, ended
 }
 
 func (k *oomKit) stats() ioctlapi.Stats {

@@ -162,6 +162,8 @@
  *   E2BIG   `size` is larger than a page, or bytes that this driver doesn't
  *           know are set
  *   EPERM   the command is one that needs CAP_SYS_ADMIN (so marked below)
+ *   EINTR   killed while it waited for a change that another made; nothing was done.
+ *           Reading, writing and mapping can be killed there, too
  *
  * DIO_IOC_INFO        What the device is and can do. Never waits.
  * DIO_IOC_GET_CONFIG  The configuration in force; `fields` comes back with a
@@ -183,7 +185,8 @@
  *                     read-only buffer as target of a read). EINVAL: length 0
  *                     or over `max_request`, addr + length or offset + length
  *                     wraps. ENOSPC as for write. EAGAIN: too many in flight.
- *                     EINTR: killed while it waited.
+ *                     EIO: by DIO_IOC_INJECT, or of hardware. EINTR: killed while
+ *                     it waited.
  *                     With DIO_TRANSFER_BUFFER `addr` is the offset in the
  *                     registered buffer `buffer`, and nothing is pinned. ENOENT:
  *                     the file has no such buffer. EACCES: a read of the device,
