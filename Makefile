@@ -4,6 +4,9 @@
 # (packages through sudo when not root), says what it does, and is quick the
 # second time. KERNEL=NAME picks another kernel of `build/dioctl vm kernels`.
 
+# Where Debian keeps mke2fs and depmod; a user's PATH may lack these folders.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 .DELETE_ON_ERROR:
 .PHONY: help run test build setup lint vng matrix debug bench generate check-generated host-test guest-test clean
 

@@ -46,17 +46,13 @@ func makeDisk(ctx context.Context, dir, image string) error {
 	}
 	// Inodes and block maps on top.
 	kib := (bytesNeeded + bytesNeeded/50 + inodes*512) >> 10
-	mke2fs, err := exec.LookPath("mke2fs")
-	if err != nil {
-		mke2fs = "/sbin/mke2fs"
-	}
-	cmd := exec.CommandContext(ctx, mke2fs, "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal",
+	cmd := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal",
 		"-E", "lazy_itable_init=1", "-N", strconv.FormatInt(inodes, 10), "-d", dir, image, strconv.FormatInt(kib, 10)+"k")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("make the disk of %s: %s: %w: %s (install e2fsprogs if it's missing; is there space in %s?)",
-			dir, mke2fs, err, bytes.TrimSpace(out.Bytes()), filepath.Dir(image))
+		return fmt.Errorf("make the disk of %s: mke2fs: %w: %s (install e2fsprogs if it's missing; is there space in %s?)",
+			dir, err, bytes.TrimSpace(out.Bytes()), filepath.Dir(image))
 	}
 	return nil
 }

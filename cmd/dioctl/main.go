@@ -16,6 +16,8 @@ func main() {
 	if os.Getpid() == 1 {
 		vm.InitMain() // in a guest; returns when this is no guest of ours
 	}
+	// Where Debian keeps mke2fs, depmod and chroot; a user's PATH may lack these folders.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	os.Exit(realMain(os.Args))
 }
 
