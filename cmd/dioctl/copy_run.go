@@ -60,12 +60,14 @@ func runCopy(c *cli.Context, r copyRequest) (err error) {
 	if r.verify && j.dst.File.Kind == engine.Stream {
 		return usageErrorf("--verify: %s is a stream, it can't be read back", j.dst.File.Path)
 	}
-	// Nothing was changed so far; from here on it is.
+	// Nothing was changed so far, nor is it while an engine may still be refused.
 	if !r.discard && j.dst.File.Kind == engine.Regular && !r.keepAround && j.dst.File.Size > 0 {
-		if err := unix.Ftruncate(j.dst.File.FD, 0); err != nil {
-			return &os.PathError{Op: "truncate", Path: j.dst.File.Path, Err: err}
+		j.opt.Ready = func() error {
+			if err := unix.Ftruncate(j.dst.File.FD, 0); err != nil {
+				return &os.PathError{Op: "truncate", Path: j.dst.File.Path, Err: err}
+			}
+			return nil
 		}
-		j.dst.File.Size = 0
 	}
 	hash := sha256.New()
 	if c.Bool("sha256") || r.verify {
@@ -79,6 +81,9 @@ func runCopy(c *cli.Context, r copyRequest) (err error) {
 	}
 	res, err := pump.Run(c.Context, j.src, dst, j.opt)
 	progress.clear()
+	if r.dst == "-" && errors.Is(err, unix.EPIPE) {
+		return withStatus(exitBrokenPipe, errors.New("")) // who read it has enough
+	}
 	if err != nil {
 		return copyError(err, res)
 	}
@@ -116,7 +121,7 @@ func (j *copyJob) readsBack(c *cli.Context, n int64, want []byte) (bool, error) 
 	}
 	h := sha256.New()
 	o := j.opt
-	o.Length, o.Hash, o.Progress, o.Sync = n, h, nil, false
+	o.Length, o.Hash, o.Progress, o.Sync, o.Ready = n, h, nil, false, nil
 	if _, err := pump.Run(c.Context, j.dst, nil, o); err != nil {
 		return false, err
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Depth     int   // operations in flight on each side, 1 or more
 	Hash      hash.Hash
 	Sync      bool                // make the target durable at the end
+	Ready     func() error        // called once, when memory and engines are had and before anything is moved; nil: nothing is
 	Progress  func(written int64) // called after each block, from one goroutine
 
 	open func(End, engine.Kind, engine.Options) (engine.Queue, error) // nil: openQueue; tests put theirs
@@ -129,11 +130,15 @@ func Run(ctx context.Context, src End, dst *End, o Options) (Result, error) {
 			}
 		})
 	}
+	opened := &opening{left: 1, ready: o.Ready, all: make(chan struct{})}
+	if dst != nil {
+		opened.left++
+	}
 	start := time.Now()
 	read := make(chan block, 2*o.Depth)
 	stage(func() error {
 		defer close(read)
-		return runReader(ctx, src, o, firstBlock(src, dst, o.BlockSize), pool, read, &res.Read)
+		return runReader(ctx, src, o, firstBlock(src, dst, o.BlockSize), pool, opened, read, &res.Read)
 	})
 	ready := read
 	if o.Hash != nil {
@@ -147,7 +152,7 @@ func Run(ctx context.Context, src End, dst *End, o Options) (Result, error) {
 		if dst == nil {
 			return discard(ctx, ready, pool, o, &res.Bytes)
 		}
-		return runWriter(ctx, *dst, o, pool, ready, &res.Write, &res.Bytes)
+		return runWriter(ctx, *dst, o, pool, opened, ready, &res.Write, &res.Bytes)
 	})
 	wg.Wait()
 	res.Duration = time.Since(start)

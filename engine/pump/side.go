@@ -246,9 +246,13 @@ func (s *side) finish(p *piece) (complete, again bool, err error) {
 	before := p.got
 	p.got = max(p.got, min(p.want, p.from+op.N))
 	switch {
-	case op.Err != nil && errors.Is(op.Err, unix.EAGAIN) && op.N == 0:
+	case op.Err != nil && errors.Is(op.Err, unix.EAGAIN) && p.got == before:
 		s.counts.Retried++
 		return false, true, nil
+	case op.Err != nil && errors.Is(op.Err, unix.EAGAIN) && p.got < p.want:
+		// A part was moved before: what is left begins anew.
+		s.counts.Resumed++
+		return false, false, nil
 	case op.Err != nil:
 		return false, false, s.fail(op, op.Err)
 	case p.got == p.want:

@@ -6,17 +6,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"dio/engine"
 )
 
+// opening holds the stages until each has its engine.
+type opening struct {
+	mu    sync.Mutex
+	left  int
+	ready func() error // Options'
+	all   chan struct{}
+}
+
+// arrive waits for the other stages. The last one's call makes ready.
+func (o *opening) arrive(ctx context.Context) error {
+	o.mu.Lock()
+	o.left--
+	last := o.left == 0
+	o.mu.Unlock()
+	if last {
+		if o.ready != nil {
+			if err := o.ready(); err != nil {
+				return err
+			}
+		}
+		close(o.all)
+	}
+	select {
+	case <-o.all:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // runReader reads the source and sends its blocks in order.
-func runReader(ctx context.Context, end End, o Options, first int, pool *engine.Pool, out chan<- block, counts *Counts) (err error) {
+func runReader(ctx context.Context, end End, o Options, first int, pool *engine.Pool, opened *opening, out chan<- block, counts *Counts) (err error) {
 	s, err := openSide(end, engine.Read, o, pool, counts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if err := opened.arrive(ctx); err != nil {
+		return err
+	}
 
 	next := int64(0)           // where the next piece begins
 	sent := int64(0)           // what was sent on
@@ -76,12 +110,15 @@ func runReader(ctx context.Context, end End, o Options, first int, pool *engine.
 }
 
 // runWriter writes the blocks that come.
-func runWriter(ctx context.Context, end End, o Options, pool *engine.Pool, in <-chan block, counts *Counts, bytes *int64) (err error) {
+func runWriter(ctx context.Context, end End, o Options, pool *engine.Pool, opened *opening, in <-chan block, counts *Counts, bytes *int64) (err error) {
 	s, err := openSide(end, engine.Write, o, pool, counts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if err := opened.arrive(ctx); err != nil {
+		return err
+	}
 
 	complete := func(p *piece) {
 		*bytes += int64(p.got)
