@@ -83,9 +83,6 @@ type Output interface {
 // waitForPort bounds how long the port may take to appear.
 const waitForPort = 20 * time.Second
 
-// byeTimeout bounds how long PID 1 waits for the host's last word.
-const byeTimeout = 10 * time.Second
-
 // failedStart is the status of a command that could not be started, as in
 // a shell.
 const failedStart = 127
@@ -144,10 +141,10 @@ func run(sys System, configPath string) error {
 	} else if err := i.out.SendJSON(wire.Exit, status); err != nil {
 		return err
 	}
-	select {
-	case <-bye:
-	case <-time.After(byeTimeout):
-	}
+	// The port takes more than the host has read, which waits for whoever reads the
+	// command's output: without power all of that would be lost, the result last. The
+	// wait ends with the host, and the host ends by its own time limit.
+	<-bye
 	return nil
 }
 
