@@ -23,7 +23,8 @@ import (
 // 'K' on the serial port and then end QEMU through isa-debug-exit.
 const (
 	probeTimeout = 2 * time.Second
-	probeExit    = 85 // 42<<1 | 1
+	probeAgain   = 10 * time.Second // for a machine that was too busy for it
+	probeExit    = 85               // 42<<1 | 1
 )
 
 // bootSector is
@@ -50,6 +51,9 @@ const refusalAge = 10 * time.Minute
 // errNotTried is wrapped when it was this machine that failed, not KVM.
 var errNotTried = errors.New("KVM could not be tried")
 
+// errNothingCame is wrapped when the guest neither spoke nor ended in time.
+var errNothingCame = errors.New("nothing came")
+
 // kvmWorks tells whether a guest boots with KVM, and why not. That one does is
 // remembered until this machine boots again, that none does for refusalAge.
 func kvmWorks(ctx context.Context, qemu string) (bool, string) {
@@ -61,7 +65,13 @@ func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 		return false, fmt.Sprintf("%v: is this user in the group kvm?", err)
 	}
 	f.Close()
-	return remembered(ctx, probeFile(qemu), func() error { return probeBoot(ctx, qemu, "kvm", "host") })
+	return remembered(ctx, probeFile(qemu), func() error {
+		err := probeBoot(ctx, qemu, "kvm", "host", probeTimeout)
+		if errors.Is(err, errNothingCame) && ctx.Err() == nil {
+			err = probeBoot(ctx, qemu, "kvm", "host", probeAgain)
+		}
+		return err
+	})
 }
 
 // remembered is the answer kept in the file, or else that of try.
@@ -124,7 +134,7 @@ func probeFile(qemu string) string {
 }
 
 // probeBoot boots the sector with an accelerator.
-func probeBoot(ctx context.Context, qemu, accel, cpu string) error {
+func probeBoot(ctx context.Context, qemu, accel, cpu string, limit time.Duration) error {
 	dir, err := os.MkdirTemp("", "dio-probe-")
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotTried, err)
@@ -134,7 +144,7 @@ func probeBoot(ctx context.Context, qemu, accel, cpu string) error {
 	if err := os.WriteFile(disk, bootSector(), 0o600); err != nil {
 		return fmt.Errorf("%w: %w", errNotTried, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, qemu, "-accel", accel, "-cpu", cpu, "-M", "pc", "-m", "16M",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
@@ -148,7 +158,7 @@ func probeBoot(ctx context.Context, qemu, accel, cpu string) error {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("nothing came within %v", probeTimeout)
+		return fmt.Errorf("%w within %v", errNothingCame, limit)
 	case errors.As(err, &exit) && exit.ExitCode() == probeExit && bytes.Contains(out.Bytes(), []byte("K")):
 		return nil
 	case err == nil:

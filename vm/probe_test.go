@@ -48,14 +48,14 @@ func TestWhatIsRememberedOfKVM(t *testing.T) {
 
 // A QEMU that can't be started, or no room for its disk, isn't KVM's doing.
 func TestProbeNotTried(t *testing.T) {
-	if err := probeBoot(context.Background(), "/nonexistent/qemu", "kvm", "host"); !errors.Is(err, errNotTried) {
+	if err := probeBoot(context.Background(), "/nonexistent/qemu", "kvm", "host", probeTimeout); !errors.Is(err, errNotTried) {
 		t.Errorf("no QEMU: %v", err)
 	}
-	if err := probeBoot(context.Background(), "/bin/false", "kvm", "host"); err == nil || errors.Is(err, errNotTried) {
+	if err := probeBoot(context.Background(), "/bin/false", "kvm", "host", probeTimeout); err == nil || errors.Is(err, errNotTried) {
 		t.Errorf("one that fails: %v", err)
 	}
 	t.Setenv("TMPDIR", "/nonexistent")
-	if err := probeBoot(context.Background(), "/bin/false", "kvm", "host"); !errors.Is(err, errNotTried) {
+	if err := probeBoot(context.Background(), "/bin/false", "kvm", "host", probeTimeout); !errors.Is(err, errNotTried) {
 		t.Errorf("no temporary folder: %v", err)
 	}
 }

@@ -54,13 +54,26 @@ func FindQEMU(ctx context.Context) (*QEMU, error) {
 	}
 	q.Path = p
 	q.KVM, q.WhyNoKVM = kvmWorks(ctx, p)
-	if !q.KVM && q.Major < minEmulated {
-		return nil, fmt.Errorf("%w: %s is version %s, and without KVM (%s) versions before %d corrupt the guest they emulate: "+
-			"use a machine with KVM, or a newer QEMU (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one; "+
-			"where KVM should work, `dioctl vm probe --again` tries it anew",
-			ErrNoQEMU, p, q.Version, q.WhyNoKVM, minEmulated, qemuEnv)
+	if err := q.trusted(false); err != nil {
+		return nil, err
 	}
 	return q, nil
+}
+
+// trusted refuses to emulate a guest with a version that corrupts it. The clock
+// that counts instructions emulates, also where KVM works.
+func (q *QEMU) trusted(icount bool) error {
+	if q.Major >= minEmulated || q.KVM && !icount {
+		return nil
+	}
+	why, next := fmt.Sprintf("without KVM (%s)", q.WhyNoKVM), "use a machine with KVM, or a newer QEMU"
+	if q.KVM {
+		why, next = "for a clock that counts instructions (--icount)", "use a newer QEMU"
+	}
+	return fmt.Errorf("%w: %s is version %s, and %s versions before %d corrupt the guest they emulate: "+
+		"%s (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one; "+
+		"where KVM should work, `dioctl vm probe --again` tries it anew",
+		ErrNoQEMU, q.Path, q.Version, why, minEmulated, next, qemuEnv)
 }
 
 func parseVersion(out string) (*QEMU, error) {

@@ -49,6 +49,9 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
+	if err := q.trusted(spec.Icount); err != nil {
+		return Result{}, err
+	}
 	dir, err := os.MkdirTemp("", "dio-vm-")
 	if err != nil {
 		return Result{}, fmt.Errorf("vm: %w", err)

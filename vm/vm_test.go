@@ -121,6 +121,23 @@ func TestFindQEMU(t *testing.T) {
 	}
 }
 
+// The clock that counts instructions emulates also where KVM works.
+func TestTrustedQEMU(t *testing.T) {
+	for _, c := range []struct {
+		major       int
+		kvm, icount bool
+		want        string // in the error; "": none
+	}{
+		{10, false, false, ""}, {10, false, true, ""}, {10, true, true, ""}, {8, true, false, ""},
+		{8, false, false, "without KVM"}, {8, false, true, "without KVM"}, {8, true, true, "--icount"},
+	} {
+		err := (&QEMU{Major: c.major, KVM: c.kvm}).trusted(c.icount)
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrNoQEMU) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestArgs(t *testing.T) {
 	m := machine{kernel: "k", initrd: "i", console: "/a,b", cpus: 2, memory: 1 << 30, cmdline: "c", portFD: 3, disk: "/d", devices: []string{"edu"}, extra: []string{"-s"}}
 	emulated := strings.Join((&QEMU{}).args(m), " ")
@@ -155,7 +172,7 @@ func TestProbeBoots(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	if err := probeBoot(context.Background(), q.Path, "tcg", "max"); err != nil {
+	if err := probeBoot(context.Background(), q.Path, "tcg", "max", probeAgain); err != nil {
 		t.Errorf("the probe under emulation: %v", err)
 	}
 }
