@@ -73,6 +73,10 @@ func privateRoot(ctx context.Context, h Host, row Row, compiler string, p Progre
 	if err := a.update(ctx); err != nil {
 		return "", err
 	}
+	// What an interrupted download left may be of older versions.
+	if _, err := a.output(ctx, "apt-get", "-q", "-o", "Debug::NoLocking=true", "autoclean"); err != nil {
+		return "", err
+	}
 	p.Stage("fetching %s and tools of %s into a private root (once)", compiler, row.Root)
 	debs, err := a.downloadClosure(ctx, append([]string{compiler, "binutils"}, rootPackages...), p)
 	if err != nil {

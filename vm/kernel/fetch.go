@@ -170,6 +170,16 @@ func pointAt(p, target string) error {
 
 // install downloads and unpacks the packages into dir, all or nothing.
 func (f *found) install(ctx context.Context, dir string, p Progress) error {
+	// What a killed fetch left; the lock is this one's.
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".*-*"))
+	if err != nil {
+		return err
+	}
+	for _, l := range left {
+		if err := os.RemoveAll(l); err != nil {
+			return err
+		}
+	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-")
 	if err != nil {
 		return err
