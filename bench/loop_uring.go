@@ -152,7 +152,7 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 	}
 	left -= int64(first)
 	pending, inFlight := first, first // handed over or not; all that is begun
-	refused := 0
+	refused, lost := 0, 0
 	var failed error
 	for inFlight > 0 {
 		r.sqTail.Store(l.tail)
@@ -190,6 +190,9 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 			}
 			if int64(c.res) == int64(l.job.block) {
 				l.count.bytes += int64(c.res)
+			} else if c.res == -int32(unix.ECANCELED) && lost < 100 {
+				lost++ // no thread could be started for it: once more
+				left++
 			} else if err := l.count.check(l.job, l.offset(slot), int64(c.res)); err != nil && failed == nil {
 				failed, left = err, 0 // and wait for what is in flight
 			}

@@ -75,7 +75,8 @@ type Op struct {
 
 	User any // the caller's
 
-	slot uint32
+	slot   uint32
+	cancel bool // asked for since the hand-over
 }
 
 // Queue is an API opened on a file.

@@ -28,7 +28,7 @@ func (s *slots) take(op *Op) uint32 {
 	s.free = s.free[:len(s.free)-1]
 	s.ops[slot] = op
 	s.used++
-	op.slot = slot
+	op.slot, op.cancel = slot, false
 	return slot
 }
 

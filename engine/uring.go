@@ -257,6 +257,9 @@ func (q *uringQueue) collect(done []*Op) []*Op {
 			continue
 		}
 		setResult(op, int64(cqe.res))
+		if op.Err == unix.ECANCELED && !op.cancel {
+			op.Err = noThread{}
+		}
 		if q.stamp {
 			if now == 0 {
 				now = Now()
@@ -298,6 +301,18 @@ func (q *uringQueue) Reap(ctx context.Context, want int, done []*Op) ([]*Op, err
 	}
 }
 
+// noThread is what became of an operation that nobody cancelled: io_uring was to do it
+// in a thread, which it gives up starting after some tries that signals interrupted
+// (and Go's runtime sends some). Whoever tries again may have it.
+type noThread struct{}
+
+func (noThread) Error() string {
+	return "operation canceled: io_uring could start no thread for it"
+}
+
+// Is makes it an EAGAIN for those who try again, and the ECANCELED that it was.
+func (noThread) Is(target error) bool { return target == unix.EAGAIN || target == unix.ECANCELED }
+
 // waitSlice is how long a wait may last before its context is looked at; 0:
 // for ever.
 func waitSlice(ctx context.Context, missing int) time.Duration {
@@ -317,6 +332,7 @@ func (q *uringQueue) Cancel(op *Op) error {
 	if !q.slots.holds(op) || q.poll { // IOPOLL rings can't cancel what a driver has
 		return ErrNotCancelable
 	}
+	op.cancel = true
 	sqe := uringSQE{opcode: uringOpAsyncCancel, fd: -1, addr: q.slots.ticket(op.slot), userData: ownTicket}
 	if !q.ring.push(&sqe) {
 		if err := q.handOver(false, 0, 0); err != nil {
