@@ -344,6 +344,13 @@ static inline const void *dio_uring_bytes(const struct io_uring_cmd *cmd)
 #endif
 }
 
+/* 6.18: commands with several results */
+#ifdef IORING_URING_CMD_MULTISHOT
+#define DIO_URING_MULTISHOT	IORING_URING_CMD_MULTISHOT
+#else
+#define DIO_URING_MULTISHOT	0
+#endif
+
 /* 6.7: commands that can be cancelled */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 #define IO_URING_F_CANCEL	0

@@ -38,6 +38,20 @@ static void dio_inject_count(struct dio_dev *dev, int action, s64 by)
 	}
 }
 
+/* Whether @call is an occasion for the rule of @action. */
+static bool dio_inject_meets(const struct dio_call *call, int action, size_t bytes)
+{
+	const struct dio_inject_rule *r = &call->dev->inject.rules[action];
+	u64 first = call->pos, end = first + bytes;
+	const struct dio_inject *i = &r->rule;
+
+	lockdep_assert_held(&call->dev->inject.lock);
+
+	return i->armed && !(i->count && r->left == 0) &&
+	       i->flags & (call->write ? DIO_INJECT_WRITES : DIO_INJECT_READS) &&
+	       end > i->offset && !(i->length && first >= i->offset + i->length);
+}
+
 /*
  * Whether @call is an occasion for the rule of @action, its turn, and @able to
  * suffer it. Both are noted in the call.
@@ -45,14 +59,9 @@ static void dio_inject_count(struct dio_dev *dev, int action, s64 by)
 static bool dio_inject_hit(struct dio_call *call, int action, size_t bytes, bool able)
 {
 	struct dio_inject_rule *r = &call->dev->inject.rules[action];
-	u64 first = call->pos, end = first + bytes;
 	const struct dio_inject *i = &r->rule;
 
-	lockdep_assert_held(&call->dev->inject.lock);
-
-	if (!i->armed || (i->count && r->left == 0) ||
-	    !(i->flags & (call->write ? DIO_INJECT_WRITES : DIO_INJECT_READS)) ||
-	    end <= i->offset || (i->length && first >= i->offset + i->length))
+	if (!dio_inject_meets(call, action, bytes))
 		return false;
 
 	r->occasions++;
@@ -85,7 +94,7 @@ int __dio_inject(struct dio_call *call, size_t bytes, bool direct)
 
 	spin_lock_bh(&inject->lock);
 	if (call->nowait && (!direct || dio_sync(call)) &&
-	    (waits || inject->rules[DIO_INJECT_DELAY].rule.armed)) {
+	    (waits || dio_inject_meets(call, DIO_INJECT_DELAY, bytes))) {
 		spin_unlock_bh(&inject->lock);
 		return -EAGAIN;
 	}

@@ -100,7 +100,8 @@ static __always_inline void dio_account(struct dio_dev *dev, bool write, u8 kind
 
 /*
  * @call was turned away with EAGAIN, and is no occasion for a rule. One that would
- * have to wait and may not is going to come again: it counts then.
+ * have to wait and may not is going to come again, and so is a polled one, again and
+ * again, for io_uring tells no EAGAIN there: it counts once it's served.
  */
 static noinline void dio_turned_away(const struct dio_call *call)
 {
@@ -108,7 +109,7 @@ static noinline void dio_turned_away(const struct dio_call *call)
 
 	if (call->injected)
 		dio_inject_back(call);
-	if (call->nowait) {
+	if (call->nowait || call->kind == DIO_KIND_POLLED) {
 		dio_account(dev, call->write, call->kind, -1);
 		return;
 	}

@@ -163,6 +163,9 @@ int dio_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	/* Of what is cancelled, the SQE may be gone. */
 	if (issue_flags & IO_URING_F_CANCEL)
 		return dio_uring_cancel(cmd);
+	/* One command, one result: what is returned would not be told. */
+	if (cmd->flags & DIO_URING_MULTISHOT)
+		return -EINVAL;
 
 	shared = dio_uring_bytes(cmd);
 	c.addr = READ_ONCE(shared->addr);

@@ -91,9 +91,10 @@
  *
  * Requests past `max_in_flight` or `max_in_flight_file` that would be queued or
  * sleep fail with EAGAIN. When several come at once near such a limit, one for which
- * there was room may, too. RWF_NOWAIT fails with EAGAIN where the call would wait for
- * the device. Requests over `max_request` bytes, of any kind, fail with EINVAL before
- * anything is pinned.
+ * there was room may, too; a ring with IOPOLL doesn't tell EAGAIN, but has a thread
+ * try, busily, until there is room. RWF_NOWAIT fails with EAGAIN where the call would
+ * wait for the device. Requests over `max_request` bytes, of any kind, fail with EINVAL
+ * before anything is pinned.
  *
  * Hardware
  * --------
@@ -268,7 +269,8 @@
  * DIO_URING_DISCARD   As DIO_IOC_DISCARD: bytes discarded. `addr` is 0.
  *
  * ENOTTY: no such command. EBADF: the file isn't open for that direction. EINVAL: not
- * aligned, a field that has to be 0, FIXED for FLUSH or DISCARD, over `max_request`.
+ * aligned, `length` 0, a field that has to be 0, FIXED for FLUSH or DISCARD, MULTISHOT,
+ * over `max_request`.
  * EFAULT: none of the buffer could be pinned; with FIXED, the ring has no such buffer,
  * or `addr` and `length` aren't within it. ENOSPC, ENODEV, EIO, EAGAIN (too many in
  * flight), and a read or write that is short, as above and by DIO_IOC_INJECT.
@@ -608,8 +610,9 @@ struct dio_discard {
 /* dio_inject.action: what goes wrong with a request that meets the rule. */
 enum dio_inject_action {
 	DIO_INJECT_NONE = 0,
-	DIO_INJECT_EIO = 1,		/* fails with EIO after its time; nothing is moved */
-	/* moves half; O_DIRECT: whole sectors, 512 bytes at least */
+	/* fails with EIO after its time (of hardware: at once); nothing is moved */
+	DIO_INJECT_EIO = 1,
+	/* moves half; O_DIRECT, and hardware: whole sectors, 512 bytes at least */
 	DIO_INJECT_SHORT = 2,
 	DIO_INJECT_DELAY = 3,		/* takes delay_ns longer */
 	/* asynchronous, O_DIRECT, not polled: ends after one that came later */
