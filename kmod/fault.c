@@ -90,11 +90,6 @@ bool dio_fault_armed(struct dio_dev *dev, enum dio_fault_id id)
 	return READ_ONCE(dev->faults.state[id].armed);
 }
 
-u32 dio_fault_hold_ms(struct dio_dev *dev, enum dio_fault_id id)
-{
-	return READ_ONCE(dev->faults.state[id].hold_ms);
-}
-
 /* Whether a bug would wreck this kernel, or is refused by it. */
 static bool dio_fault_impossible(enum dio_fault_id id)
 {

@@ -61,7 +61,6 @@ int dio_fault_arm(struct dio_dev *dev, const struct dio_fault *fault);
 int dio_fault_get(struct dio_dev *dev, struct dio_fault *fault);
 int dio_fault_clear(struct dio_dev *dev, const struct dio_fault *fault);
 bool dio_fault_armed(struct dio_dev *dev, enum dio_fault_id id);
-u32 dio_fault_hold_ms(struct dio_dev *dev, enum dio_fault_id id);
 
 /* fault_pages.c: each to be called when something is armed */
 void dio_fault_take(struct dio_call *call);
@@ -70,7 +69,8 @@ u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty);
 
 void dio_quarantine_init(struct dio_dev *dev);
 bool dio_quarantine_has_room(struct dio_dev *dev);
-bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold, u32 hold_ms);
+bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold,
+			 enum dio_fault_id id);
 bool dio_quarantine_memory(struct dio_dev *dev, void *memory, size_t bytes);
 void dio_give_back_page(struct dio_dev *dev, struct page *page, u8 hold);
 void dio_quarantine_request(struct dio_request *req);

@@ -163,7 +163,7 @@ static void dio_keep_zero_page(struct dio_dev *dev, struct dio_io *io)
 			continue;
 		if (dio_quarantine_has_room(dev) &&
 		    dio_fault_hit(dev, DIO_FAULT_ZERO_PAGE_PIN) &&
-		    dio_quarantine_page(dev, io->pages[i], io->hold, 0))
+		    dio_quarantine_page(dev, io->pages[i], io->hold, DIO_FAULT_ZERO_PAGE_PIN))
 			io->pages[i] = io->pages[--io->nr_pages];
 		return;
 	}
@@ -198,9 +198,9 @@ static void dio_dirty_late(struct dio_dev *dev, struct dio_io *io)
 	put_page(page);
 }
 
-/* Puts the last page aside; for @hold_ms, or with 0 until it is drained. */
+/* Puts the last page aside, for the fault @id that was hit. */
 static void dio_leak_last(struct dio_dev *dev, struct dio_io *io, u32 *dirty,
-			  u32 hold_ms)
+			  enum dio_fault_id id)
 {
 	struct page *page = io->pages[io->nr_pages - 1];
 	bool dirtied = *dirty == io->nr_pages;
@@ -208,7 +208,7 @@ static void dio_leak_last(struct dio_dev *dev, struct dio_io *io, u32 *dirty,
 	/* While it's still ours: the quarantine may be drained at once. */
 	if (dirtied)
 		set_page_dirty_lock(page);
-	if (!dio_quarantine_page(dev, page, io->hold, hold_ms))
+	if (!dio_quarantine_page(dev, page, io->hold, id))
 		return;
 	io->nr_pages--;
 	if (dirtied) {
@@ -248,10 +248,9 @@ u32 dio_fault_release(struct dio_dev *dev, struct dio_io *io, u32 dirty)
 	}
 	if (io->nr_pages && dio_quarantine_has_room(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_PIN_LEAK))
-		dio_leak_last(dev, io, &dirty, 0);
+		dio_leak_last(dev, io, &dirty, DIO_FAULT_PIN_LEAK);
 	if (io->nr_pages && io->hold == DIO_HOLD_PIN && dio_quarantine_has_room(dev) &&
 	    dio_fault_hit(dev, DIO_FAULT_LONGTERM_MISSING))
-		dio_leak_last(dev, io, &dirty,
-			      dio_fault_hold_ms(dev, DIO_FAULT_LONGTERM_MISSING));
+		dio_leak_last(dev, io, &dirty, DIO_FAULT_LONGTERM_MISSING);
 	return dirty;
 }

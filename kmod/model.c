@@ -47,6 +47,13 @@ static void dio_move_page(struct dio_io *io, struct page *page, u32 page_off,
 		flush_dcache_page(page);
 }
 
+/* Between pages. A timer moves few, and may not. */
+static void dio_move_breathe(void)
+{
+	if (in_task())
+		cond_resched();
+}
+
 /* ram: @gfp 0 allocates nothing. */
 static noinline ssize_t dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 {
@@ -86,8 +93,7 @@ static noinline ssize_t dio_move_ram(struct dio_dev *dev, struct dio_io *io, gfp
 			e++;
 			in_extent = 0;
 		}
-		if (gfp)
-			cond_resched();
+		dio_move_breathe();
 	}
 	return done ? (ssize_t)done : ret;
 }
@@ -123,13 +129,13 @@ static noinline void dio_null_clear(struct dio_io *io)
 			e++;
 			in_extent = 0;
 		}
+		dio_move_breathe();
 	}
 }
 
 /*
  * Does the I/O on pages that are held: how many bytes were moved, or an error
- * when none. @gfp is for store pages; 0 when they were reserved, and then nothing
- * here sleeps.
+ * when none. @gfp is for store pages; 0 when they were reserved; any context then.
  */
 ssize_t dio_model_move(struct dio_dev *dev, struct dio_io *io, gfp_t gfp)
 {

@@ -49,36 +49,48 @@ void dio_give_back_page(struct dio_dev *dev, struct page *page, u8 hold)
 	dio_count(dev, pages_released);
 }
 
-/* False without memory, and then nothing is leaked. */
+/*
+ * Puts aside what the fault @id leaks; until it's drained, but for what is to be held
+ * for a time. False without memory, or when it was cleared or the device removed since
+ * it was hit, for nobody would drain that: then nothing is leaked.
+ */
 static bool dio_quarantine_add(struct dio_dev *dev, const struct dio_leaked *what,
-			       u32 hold_ms)
+			       enum dio_fault_id id)
 {
 	struct dio_faults *f = &dev->faults;
+	const struct dio_fault_state *s = &f->state[id];
 	struct dio_leaked *leaked;
 	unsigned long flags;
+	bool armed;
 
 	leaked = kmalloc_obj(*leaked, GFP_ATOMIC | __GFP_NOWARN);
 	if (!leaked)
 		return false;
 	*leaked = *what;
-	leaked->ripens = hold_ms;
-	leaked->release_at = jiffies + msecs_to_jiffies(hold_ms);
+	leaked->ripens = id == DIO_FAULT_LONGTERM_MISSING;
 
 	spin_lock_irqsave(&f->lock, flags);
-	list_add_tail(&leaked->link, &f->pages);
-	f->nr_pages += leaked->pages;
-	if (hold_ms)
-		dio_give_back_by(f, leaked->release_at);
+	armed = s->armed && !dio_gone(dev);
+	if (armed) {
+		leaked->release_at = jiffies + msecs_to_jiffies(s->hold_ms);
+		list_add_tail(&leaked->link, &f->pages);
+		f->nr_pages += leaked->pages;
+		if (leaked->ripens)
+			dio_give_back_by(f, leaked->release_at);
+	}
 	spin_unlock_irqrestore(&f->lock, flags);
-	return true;
+	if (!armed)
+		kfree(leaked);
+	return armed;
 }
 
-/* Puts a held page aside, for @hold_ms at most unless that is 0. */
-bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold, u32 hold_ms)
+/* Puts a held page aside. */
+bool dio_quarantine_page(struct dio_dev *dev, struct page *page, u8 hold,
+			 enum dio_fault_id id)
 {
 	return dio_quarantine_add(dev, &(struct dio_leaked) {
 		.page = page, .hold = hold, .pages = 1,
-	}, hold_ms);
+	}, id);
 }
 
 /* Puts memory aside that should be given to kvfree(). */
@@ -86,7 +98,7 @@ bool dio_quarantine_memory(struct dio_dev *dev, void *memory, size_t bytes)
 {
 	return dio_quarantine_add(dev, &(struct dio_leaked) {
 		.memory = memory, .pages = DIV_ROUND_UP(bytes, PAGE_SIZE),
-	}, 0);
+	}, DIO_FAULT_ARRAY_LEAK);
 }
 
 /* For how many pages it stood. */
