@@ -89,6 +89,15 @@ func (i *Instance) Enable(event string) error {
 	return nil
 }
 
+// Filter has an event ("dio/dio_pin") told only when the expression is true of its
+// fields, in the kernel's own language ("bytes > 512").
+func (i *Instance) Filter(event, expression string) error {
+	if err := i.write(filepath.Join("events", event, "filter"), expression); err != nil {
+		return fmt.Errorf("filter event %s by %q: %w", event, expression, err)
+	}
+	return nil
+}
+
 // Drain returns the events that are in the buffer now, oldest first.
 func (i *Instance) Drain() ([]Event, error) {
 	var events []Event
