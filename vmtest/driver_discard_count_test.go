@@ -81,8 +81,8 @@ func helperDiscard(args []string) error {
 	return err
 }
 
-// Who discards can be killed: it stops where it is, and isn't counted. (That it says
-// EINTR then nobody lives to see.)
+// Who discards can be killed: it stops where it is, and isn't counted. (What it's told
+// then TestDriverKilledAtWork sees.)
 func TestDriverDiscardKilled(t *testing.T) {
 	d := openDevice(t)
 	const pos, n, part = scratch + 24<<20, 128 << 20, 16 << 20

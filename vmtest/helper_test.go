@@ -20,6 +20,7 @@ var helpers = map[string]func(args []string) error{
 	"fsync":           helperFsync,
 	"copied":          helperCopied,
 	"discard":         helperDiscard,
+	"killed":          helperKilled,
 	"until-gone":      helperUntilGone,
 	"submit-and-exec": helperSubmitAndExec,
 }
