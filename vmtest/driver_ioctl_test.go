@@ -214,15 +214,17 @@ func TestDriverIoctlValues(t *testing.T) {
 	}
 	good := ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1}
 	for name, change := range map[string]func(*ioctlapi.Inject){
-		"action none":     func(i *ioctlapi.Inject) { i.Action = 0 },
-		"action unknown":  func(i *ioctlapi.Inject) { i.Action = 5 },
-		"every 0":         func(i *ioctlapi.Inject) { i.Every = 0 },
-		"flags":           func(i *ioctlapi.Inject) { i.Flags = 4 },
-		"reserved":        func(i *ioctlapi.Inject) { i.Reserved = 1 },
-		"range":           func(i *ioctlapi.Inject) { i.Offset, i.Length = 2, 1<<64-1 },
-		"delay of an EIO": func(i *ioctlapi.Inject) { i.DelayNS = 1 },
-		"delay of 0":      func(i *ioctlapi.Inject) { i.Action = ioctlapi.InjectDelay },
-		"delay too long":  func(i *ioctlapi.Inject) { i.Action, i.DelayNS = ioctlapi.InjectDelay, 60_000_000_001 },
+		"action none":      func(i *ioctlapi.Inject) { i.Action = 0 },
+		"action unknown":   func(i *ioctlapi.Inject) { i.Action = 5 },
+		"every 0":          func(i *ioctlapi.Inject) { i.Every = 0 },
+		"flags":            func(i *ioctlapi.Inject) { i.Flags = 4 },
+		"reserved":         func(i *ioctlapi.Inject) { i.Reserved = 1 },
+		"range":            func(i *ioctlapi.Inject) { i.Offset, i.Length = 2, 1<<64-1 },
+		"delay of an EIO":  func(i *ioctlapi.Inject) { i.DelayNS = 1 },
+		"delay of 0":       func(i *ioctlapi.Inject) { i.Action = ioctlapi.InjectDelay },
+		"delay too long":   func(i *ioctlapi.Inject) { i.Action, i.DelayNS = ioctlapi.InjectDelay, 60_000_000_001 },
+		"delay of a SHORT": func(i *ioctlapi.Inject) { i.Action, i.DelayNS = ioctlapi.InjectShort, 1 },
+		"held too long":    func(i *ioctlapi.Inject) { i.Action, i.DelayNS = ioctlapi.InjectReorder, 60_000_000_001 },
 	} {
 		i := good
 		change(&i)
@@ -231,20 +233,26 @@ func TestDriverIoctlValues(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"get config flags":    rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 4, 1)),
-		"get config reserved": rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 28, 1)),
-		"discard length 0":    rawIoctl(d.FD(), nrDiscard, sized(40)),
-		"discard flags":       rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 4, 1)),
-		"discard reserved":    rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 32, 1)),
-		"discard wraps":       rawIoctl(d.FD(), nrDiscard, poke(poke(poke(sized(40), 8, 512), 16, 1<<32-1), 20, 1<<32-1)),
-		"inject get none":     rawIoctl(d.FD(), nrInjectGet, sized(80)),
-		"inject clear 5":      rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
-		"inject clear flags":  rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),
-		"stats flag":          rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
-		"drain flag":          rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
-		"get none":            rawIoctl(d.FD(), nrFaultGet, sized(48)),
-		"clear flags":         rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
-		"clear 24":            rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 24)),
+		"get config flags":      rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 4, 1)),
+		"get config reserved":   rawIoctl(d.FD(), nrGetConfig, poke(sized(112), 28, 1)),
+		"discard length 0":      rawIoctl(d.FD(), nrDiscard, sized(40)),
+		"discard flags":         rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 4, 1)),
+		"discard reserved":      rawIoctl(d.FD(), nrDiscard, poke(poke(sized(40), 16, 512), 32, 1)),
+		"discard wraps":         rawIoctl(d.FD(), nrDiscard, poke(poke(poke(sized(40), 8, 512), 16, 1<<32-1), 20, 1<<32-1)),
+		"inject get none":       rawIoctl(d.FD(), nrInjectGet, sized(80)),
+		"inject get 5":          rawIoctl(d.FD(), nrInjectGet, poke(sized(80), 4, 5)),
+		"inject get flags":      rawIoctl(d.FD(), nrInjectGet, poke(poke(sized(80), 4, 1), 8, 1)),
+		"inject get reserved":   rawIoctl(d.FD(), nrInjectGet, poke(poke(sized(80), 4, 1), 76, 1)),
+		"inject clear 5":        rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 4, 5)),
+		"inject clear flags":    rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 8, 1)),
+		"inject clear reserved": rawIoctl(d.FD(), nrInjectClear, poke(sized(80), 76, 1)),
+		"stats flag":            rawIoctl(d.FD(), nrStats, poke(sized(160), 4, 2)),
+		"drain flag":            rawIoctl(d.FD(), nrDrain, poke(sized(24), 4, 1)),
+		"get none":              rawIoctl(d.FD(), nrFaultGet, sized(48)),
+		"get 24":                rawIoctl(d.FD(), nrFaultGet, poke(sized(48), 4, 24)),
+		"get flags":             rawIoctl(d.FD(), nrFaultGet, poke(poke(sized(48), 4, 1), 12, 1)),
+		"clear flags":           rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 12, 1)),
+		"clear 24":              rawIoctl(d.FD(), nrFaultClear, poke(sized(48), 4, 24)),
 	} {
 		if !errors.Is(err, unix.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", name, err)
