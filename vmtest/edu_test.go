@@ -24,6 +24,9 @@ func TestEduDevice(t *testing.T) {
 	if err != nil || info.DriverName() != "dio-edu" || info.Capacity != eduSize || info.MemAlign != 512 || info.Index != 0 {
 		t.Errorf("%+v, %v", info, err)
 	}
+	if second, err := edu(t, eduOpenPath).Info(); err != nil || second.DriverName() != "dio-edu" || second.Index != 1 {
+		t.Errorf("%s: %+v, %v, want the index 1", eduOpenPath, second, err)
+	}
 	if has := info.Features; has&ioctlapi.FeatureDMA == 0 || has&(ioctlapi.FeatureMmap|ioctlapi.FeatureDiscard) != 0 {
 		t.Errorf("features %v", has)
 	}
@@ -35,16 +38,20 @@ func TestEduDevice(t *testing.T) {
 		t.Error("set to what it is:", err)
 	}
 	for name, change := range map[string]func(*ioctlapi.Config){
-		"model":       func(c *ioctlapi.Config) { c.Model = ioctlapi.ModelRAM },
-		"no model":    func(c *ioctlapi.Config) { c.Model = ioctlapi.ModelEdu + 1 },
-		"capacity":    func(c *ioctlapi.Config) { c.Capacity *= 2 },
-		"latency":     func(c *ioctlapi.Config) { c.LatencyNS = 1 },
-		"inline":      func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionInline },
-		"auto":        func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionAuto },
-		"timer":       func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionTimer },
-		"store limit": func(c *ioctlapi.Config) { c.StoreLimit += eduSize },
-		"bandwidth":   func(c *ioctlapi.Config) { c.Bandwidth = 0 },
-		"seed":        func(c *ioctlapi.Config) { c.Seed++ },
+		"model":        func(c *ioctlapi.Config) { c.Model = ioctlapi.ModelRAM },
+		"no model":     func(c *ioctlapi.Config) { c.Model = ioctlapi.ModelEdu + 1 },
+		"capacity":     func(c *ioctlapi.Config) { c.Capacity *= 2 },
+		"latency":      func(c *ioctlapi.Config) { c.LatencyNS = 1 },
+		"inline":       func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionInline },
+		"auto":         func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionAuto },
+		"timer":        func(c *ioctlapi.Config) { c.Completion = ioctlapi.CompletionTimer },
+		"store limit":  func(c *ioctlapi.Config) { c.StoreLimit += eduSize },
+		"bandwidth":    func(c *ioctlapi.Config) { c.Bandwidth = 0 },
+		"seed":         func(c *ioctlapi.Config) { c.Seed++ },
+		"jitter":       func(c *ioctlapi.Config) { c.JitterNS++ },
+		"reposition":   func(c *ioctlapi.Config) { c.RepositionNS++ },
+		"distribution": func(c *ioctlapi.Config) { c.Distribution = ioctlapi.DistributionExponential },
+		"queue depth":  func(c *ioctlapi.Config) { c.QueueDepth++ },
 	} {
 		c := config
 		change(&c)
