@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +52,59 @@ func TestDriverStoreLimit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// readable reads a byte of a mapping; false: SIGBUS.
+func readable(p *byte) (alive bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { alive = recover() == nil }()
+	seen.Store(uint32(*p))
+	return
+}
+
+// seen takes what was read, or it mightn't be read at all.
+var seen atomic.Uint32
+
+// Through a mapping a hole wants a page even to be read: past the limit that is
+// SIGBUS, until there is room. What is there goes on working.
+func TestDriverStoreLimitMapped(t *testing.T) {
+	d := openDevice(t)
+	page := os.Getpagesize()
+	const pos, pages = scratch + 25<<20, 4
+	hole(t, d, pos, pages*page)
+	fd := openRaw(t, 0)
+	m, err := unix.Mmap(fd, pos, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(m)
+	m[0] = 7
+	held := storePages(t, d)
+	setConfig(t, d, func(c *ioctlapi.Config) { c.StoreLimit = held * uint64(page) })
+	if readable(&m[page]) {
+		t.Error("a hole was read past the limit")
+	}
+	if touch(&m[2*page]) {
+		t.Error("a hole was written past the limit")
+	}
+	for _, flags := range []int{0, unix.O_DIRECT} {
+		if n, err := unix.Pwrite(openRaw(t, flags), m[page:2*page], pos); !errors.Is(err, unix.EFAULT) {
+			t.Errorf("flags %#x: a hole as the source of a write: %d, %v, want EFAULT", flags, n, err)
+		}
+	}
+	if !touch(&m[0]) || m[0] != 8 {
+		t.Errorf("a page that is there: %d, want 8", m[0])
+	}
+	if n := storePages(t, d); n != held {
+		t.Errorf("the store has %d pages, want %d", n, held)
+	}
+	setConfig(t, d, func(c *ioctlapi.Config) { c.StoreLimit = (held + 1) * uint64(page) })
+	if !readable(&m[page]) || m[page] != 0 {
+		t.Error("with room again the hole isn't zero, or not there")
+	}
+	if touch(&m[2*page]) || storePages(t, d) != held+1 {
+		t.Errorf("one page has room, and there came %d", storePages(t, d)-held)
 	}
 }
 
