@@ -150,6 +150,64 @@ func TestBufferMemory(t *testing.T) {
 	file("a file, private", int(f.Fd()), 0, unix.MAP_PRIVATE, nil)
 }
 
+// Memory that the process may only read, as the source of writes. A shared mapping of
+// it is refused before 6.2: the kernel broke the sharing there, which can't be done.
+func TestBufferReadOnlyMemory(t *testing.T) {
+	d, page := openDevice(t), os.Getpagesize()
+	noBuffers(t, d)
+	fd, err := unix.MemfdCreate("buffer", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	want, back := fill(make([]byte, 2*page), 33), make([]byte, 2*page)
+	if n, err := unix.Pwrite(fd, want, 0); n != len(want) || err != nil {
+		t.Fatal(n, err)
+	}
+	var refused error
+	if !kernelAtLeast(t, 6, 2) {
+		refused = unix.EFAULT
+	}
+	for _, c := range []struct {
+		name        string
+		prot, flags int
+		writable    bool
+		want        error
+	}{
+		{"shared, read-only", unix.PROT_READ, unix.MAP_SHARED, false, refused},
+		{"shared, read-only, for the device to write", unix.PROT_READ, unix.MAP_SHARED, true, unix.EFAULT},
+		{"shared, writable", unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED, false, nil},
+		{"private, read-only", unix.PROT_READ, unix.MAP_PRIVATE, false, nil},
+		{"private, read-only, for the device to write", unix.PROT_READ, unix.MAP_PRIVATE, true, unix.EFAULT},
+	} {
+		mem, err := unix.Mmap(fd, 0, len(want), c.prot, c.flags)
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		defer unix.Munmap(mem)
+		id, err := d.RegisterBuffer(mem, c.writable)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+		if err != nil {
+			continue
+		}
+		clear(back)
+		if n, err := move(d, id, 0, len(want), scratch, ioctlapi.TransferWrite); n != len(want) || err != nil {
+			t.Errorf("%s: write: %d, %v", c.name, n, err)
+		}
+		if n, err := d.ReadAt(back, scratch); n != len(back) || err != nil || !bytes.Equal(back, want) {
+			t.Errorf("%s: read back: %d, %v, or other bytes came", c.name, n, err)
+		}
+		if err := d.UnregisterBuffer(id); err != nil {
+			t.Error(err)
+		}
+	}
+	if s := bufferStats(t, d); s != [2]uint64{} {
+		t.Errorf("buffers are left: %v", s)
+	}
+}
+
 // What was registered stays, whatever becomes of the mapping.
 func TestBufferUnmapped(t *testing.T) {
 	d, page := openDevice(t), os.Getpagesize()
