@@ -260,6 +260,56 @@ func TestDriverInjectTurnedAway(t *testing.T) {
 	}
 }
 
+// What a rule did counts under its own name and no other, for the rule and for the
+// device.
+func TestDriverInjectCounts(t *testing.T) {
+	d := openDevice(t)
+	noPins(t, d)
+	fd, aio, mem := openRaw(t, unix.O_DIRECT), newAIO(t, 1), anonymous(t, 2)
+	counts := func() [4]uint64 {
+		t.Helper()
+		s, err := d.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [4]uint64{s.InjectedErrors, s.InjectedShorts, s.InjectedDelays, s.InjectedReorders}
+	}
+	for i, rule := range []ioctlapi.Inject{
+		{Action: ioctlapi.InjectEIO},
+		{Action: ioctlapi.InjectShort},
+		{Action: ioctlapi.InjectDelay, DelayNS: uint64(time.Millisecond)},
+		{Action: ioctlapi.InjectReorder, DelayNS: uint64(time.Millisecond)},
+	} {
+		const hits = 3
+		rule.Every, rule.Count, rule.Flags = 2, hits, ioctlapi.InjectReads
+		was, err := d.Injection(rule.Action)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := counts()
+		want[i] += hits
+		inject(t, d, rule)
+		// Each second read is hit, until the rule is used up.
+		for range 2*hits + 4 {
+			for _, op := range []uint16{aioRead, aioWrite} {
+				if err := aio.submit(control(op, fd, mem, scratch)); err != nil {
+					t.Fatal(err)
+				}
+				aio.wait(10 * time.Second)
+			}
+		}
+		if got := counts(); got != want {
+			t.Errorf("%v: errors, shorts, delays and reorders count %d, want %d", rule.Action, got, want)
+		}
+		if r, err := d.Injection(rule.Action); err != nil || r.Injected-was.Injected != hits || r.Armed != 0 {
+			t.Errorf("%v: %+v, %v, want %d more than %d injected, and it used up", rule.Action, r, err, hits, was.Injected)
+		}
+		if err := d.ClearInject(rule.Action); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The command sets, shows and removes rules.
 func TestDriverInjectCommand(t *testing.T) {
 	d := openDevice(t)
