@@ -101,10 +101,18 @@ func TestDriverDiscard(t *testing.T) {
 func TestDriverDiscardRace(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)
-	const pos, pages, rounds = scratch + 13<<20, 64, 60
+	// Without a mapping the reader, who is in now and then, decides what is done.
+	const pos, pages, rounds, most = scratch + 13<<20, 64, 60, 600
 	fd, full, got := openRaw(t, 0), fill(anonymous(t, pages), 3), make([]byte, 1)
-	gone := 0
-	for round := range rounds {
+	gone, inPlace := 0, 0
+	for round := 0; round < rounds || round < most && (gone == 0 || inPlace == 0); round++ {
+		var mapped []byte
+		if round%2 == 1 {
+			var err error
+			if mapped, err = unix.Mmap(fd, pos, 4096, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if _, err := unix.Pwrite(fd, full, pos); err != nil {
 			t.Fatal(err)
 		}
@@ -129,10 +137,23 @@ func TestDriverDiscardRace(t *testing.T) {
 		}
 		if storePages(t, d) < before {
 			gone++
+			if mapped != nil {
+				t.Errorf("round %d: memory was given back while the device was mapped", round)
+			}
+		} else {
+			inPlace++
+		}
+		if mapped != nil {
+			if err := unix.Munmap(mapped); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if n, err := unix.Pread(fd, got, at); n != 1 || err != nil || got[0] != 77 {
 			t.Fatalf("round %d: what was written after the zeros were seen: %d (%d, %v), want 77", round, got[0], n, err)
 		}
 	}
-	t.Logf("memory was given back in %d of %d rounds", gone, rounds)
+	t.Logf("memory was given back in %d rounds, and zeroed in place in %d", gone, inPlace)
+	if gone == 0 || inPlace == 0 {
+		t.Error("want both")
+	}
 }
