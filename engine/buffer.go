@@ -90,7 +90,8 @@ func (p *Pool) contains(b []byte) bool {
 	return at >= start && at+uintptr(len(b)) <= start+uintptr(len(p.mem))
 }
 
-// Close unmaps the memory. No queue may still use it: close those first.
+// Close unmaps the memory. No queue may still use it: close those first. An error
+// wraps munmap(2)'s errno. Closing again does nothing.
 func (p *Pool) Close() error {
 	if p.mem == nil {
 		return nil

@@ -39,6 +39,7 @@ const (
 	Sync              // wait until what was written is durable (fsync); Buf and Offset are ignored
 )
 
+// String is "read", "write" or "sync".
 func (k Kind) String() string {
 	return [...]string{"read", "write", "sync"}[k]
 }
@@ -84,7 +85,9 @@ type Queue interface {
 	// Submit hands over ops, in order, and returns how many were taken. Fewer
 	// than all, without an error, when depth is reached or the kernel is out
 	// of room: Reap, then submit the rest. An Op that the kernel refused was
-	// taken; its Err comes through Reap.
+	// taken; its Err comes through Reap. An error is the queue's own, of io_uring
+	// only: io_uring_enter(2) failed, or found no room for long; it wraps the
+	// errno. What was taken counts as in flight all the same.
 	Submit(ops []*Op) (int, error)
 
 	// Reap waits until min operations are done (or all in flight, if those
@@ -203,7 +206,9 @@ func (u *Unavailable) Error() string {
 func (u *Unavailable) Unwrap() error { return u.Err }
 
 // Open opens the queue of an engine on f. An *Unavailable says that this
-// kernel or this file doesn't have it.
+// kernel or this file doesn't have it; other errors that the engine is unknown,
+// that o.Depth isn't 0 to MaxDepth, or what failed. f stays the caller's, and
+// open until the queue is closed.
 func Open(name string, f *File, o Options) (Queue, error) {
 	e, err := Lookup(name)
 	if err != nil {

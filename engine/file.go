@@ -22,6 +22,7 @@ const (
 	Stream    // a pipe, socket or terminal: no offsets
 )
 
+// String is what messages call it, such as "block device".
 func (k FileKind) String() string {
 	return [...]string{"file", "block device", "char device", "dio device", "stream"}[k]
 }
@@ -42,8 +43,8 @@ type File struct {
 	Read, Write     bool // what it is open for
 	Direct          bool
 	Size            int64 // bytes when opened; -1: it has none (streams, /dev/zero)
-	MemAlign        int   // O_DIRECT: addresses are multiples of it
-	OffsetAlign     int   // O_DIRECT: offsets and lengths are multiples of it
+	MemAlign        int   // bytes, 1 or more; O_DIRECT: addresses and lengths are multiples of it
+	OffsetAlign     int   // bytes, 1 or more; O_DIRECT: offsets and lengths are multiples of it
 	AlignIsAGuess   bool  // neither the kernel nor the driver told MemAlign and OffsetAlign
 	dev             *ioctlapi.Device
 	keepDescriptors bool
@@ -87,7 +88,8 @@ func StreamFile(fd int, name string, write bool) *File {
 		MemAlign: 1, OffsetAlign: 1, keepDescriptors: true}
 }
 
-// Close closes the descriptor.
+// Close closes the descriptor; StreamFile's stays open. An error is an
+// *os.PathError, and the descriptor is gone then, too. Closing again does nothing.
 func (f *File) Close() error {
 	if f.keepDescriptors || f.FD < 0 {
 		return nil

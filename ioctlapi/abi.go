@@ -7,6 +7,10 @@
 // 32-bit ones too, for every field has a fixed size and stands at a multiple
 // of it. Their json tags are the names of the C fields; the tests hold both
 // against the header and against the BTF of the loaded module.
+//
+// A failed call gives an *Error with the errno; each call names those of its
+// own. Any of them may give ENOTTY (not a dio device), EFAULT and ENOMEM, and all
+// but Info, Stats and ResetStats give ENODEV once the device was removed.
 package ioctlapi
 
 import (
@@ -92,43 +96,43 @@ type Config struct {
 // are of Info.PageSize bytes. InFlight, StorePages, Quarantined*, Head and
 // Buffer* are gauges.
 type Stats struct {
-	Size                uint32 `json:"size"`  // set by the call
-	Flags               uint32 `json:"flags"` // set by the call
-	Reads               uint64 `json:"reads"`
-	Writes              uint64 `json:"writes"`
-	BytesRead           uint64 `json:"bytes_read"`
-	BytesWritten        uint64 `json:"bytes_written"`
-	BytesCopied         uint64 `json:"bytes_copied"`
-	PagesPinned         uint64 `json:"pages_pinned"`
-	PagesReleased       uint64 `json:"pages_released"`
-	PagesDirtied        uint64 `json:"pages_dirtied"`
-	Submitted           uint64 `json:"submitted"`
-	Queued              uint64 `json:"queued"`
-	Completed           uint64 `json:"completed"`
-	Cancelled           uint64 `json:"cancelled"`
-	Failed              uint64 `json:"failed"`
-	InFlight            uint64 `json:"in_flight"`
-	InFlightPeak        uint64 `json:"in_flight_peak"`
-	StorePages          uint64 `json:"store_pages"`
-	QuarantinedPages    uint64 `json:"quarantined_pages"`
-	QuarantinedRequests uint64 `json:"quarantined_requests"`
-	FaultsCommitted     uint64 `json:"faults_committed"`
-	DepthWaits          uint64 `json:"depth_waits"` // disk: requests that found its queue full
-	Stalls              uint64 `json:"stalls"`      // tape: requests that came after it had run dry
-	Seeks               uint64 `json:"seeks"`       // tape: requests that weren't where the head was
-	Head                uint64 `json:"head"`        // tape: the head's position, bytes
-	InjectedErrors      uint64 `json:"injected_errors"`
-	InjectedShorts      uint64 `json:"injected_shorts"`
-	InjectedDelays      uint64 `json:"injected_delays"`
-	InjectedReorders    uint64 `json:"injected_reorders"`
-	Discards            uint64 `json:"discards"`
-	BytesDiscarded      uint64 `json:"bytes_discarded"`
-	Buffers             uint64 `json:"buffers"`      // registered now, or unregistered and still in use
-	BufferPages         uint64 `json:"buffer_pages"` // pinned by them now
-	DMASegments         uint64 `json:"dma_segments"` // hardware: stretches of memory that it moved
-	DMABounced          uint64 `json:"dma_bounced"`  // requests whose pages were out of its reach
-	DMATimeouts         uint64 `json:"dma_timeouts"` // transfers that were given up
-	Interrupts          uint64 `json:"interrupts"`   // that ended a transfer
+	Size                uint32 `json:"size"`                 // set by the call
+	Flags               uint32 `json:"flags"`                // set by the call
+	Reads               uint64 `json:"reads"`                // requests begun
+	Writes              uint64 `json:"writes"`               // requests begun
+	BytesRead           uint64 `json:"bytes_read"`           // bytes moved out of the store
+	BytesWritten        uint64 `json:"bytes_written"`        // bytes moved into it
+	BytesCopied         uint64 `json:"bytes_copied"`         // bytes of both: by copying, without O_DIRECT
+	PagesPinned         uint64 `json:"pages_pinned"`         // pages taken by requests, either family
+	PagesReleased       uint64 `json:"pages_released"`       // pages
+	PagesDirtied        uint64 `json:"pages_dirtied"`        // pages
+	Submitted           uint64 `json:"submitted"`            // asynchronous requests
+	Queued              uint64 `json:"queued"`               // requests, of either kind, that had to wait
+	Completed           uint64 `json:"completed"`            // asynchronous requests that were told to be done
+	Cancelled           uint64 `json:"cancelled"`            // requests, those of killed callers too
+	Failed              uint64 `json:"failed"`               // requests that ended with an error
+	InFlight            uint64 `json:"in_flight"`            // requests now
+	InFlightPeak        uint64 `json:"in_flight_peak"`       // requests: the most of InFlight
+	StorePages          uint64 `json:"store_pages"`          // pages of memory in use now
+	QuarantinedPages    uint64 `json:"quarantined_pages"`    // pages put aside by faults now
+	QuarantinedRequests uint64 `json:"quarantined_requests"` // requests put aside by faults now
+	FaultsCommitted     uint64 `json:"faults_committed"`     // times, of all faults
+	DepthWaits          uint64 `json:"depth_waits"`          // disk: requests that found its queue full
+	Stalls              uint64 `json:"stalls"`               // tape: requests that came after it had run dry
+	Seeks               uint64 `json:"seeks"`                // tape: requests that weren't where the head was
+	Head                uint64 `json:"head"`                 // tape: the head's position, bytes
+	InjectedErrors      uint64 `json:"injected_errors"`      // requests hit by InjectEIO
+	InjectedShorts      uint64 `json:"injected_shorts"`      // requests hit by InjectShort
+	InjectedDelays      uint64 `json:"injected_delays"`      // requests hit by InjectDelay
+	InjectedReorders    uint64 `json:"injected_reorders"`    // requests hit by InjectReorder
+	Discards            uint64 `json:"discards"`             // calls and commands that succeeded
+	BytesDiscarded      uint64 `json:"bytes_discarded"`      // bytes
+	Buffers             uint64 `json:"buffers"`              // registered now, or unregistered and still in use
+	BufferPages         uint64 `json:"buffer_pages"`         // pinned by them now
+	DMASegments         uint64 `json:"dma_segments"`         // hardware: stretches of memory that it moved
+	DMABounced          uint64 `json:"dma_bounced"`          // requests whose pages were out of its reach
+	DMATimeouts         uint64 `json:"dma_timeouts"`         // transfers that were given up
+	Interrupts          uint64 `json:"interrupts"`           // that ended a transfer
 }
 
 // TransferWrite moves from the buffer to the device; without it a Transfer

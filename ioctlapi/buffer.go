@@ -35,8 +35,11 @@ type BufferUnregister struct {
 // RegisterBuffer pins mem, which must be outside Go's heap, until the buffer is
 // unregistered or the device closed by its last holder, and returns its id for
 // Transfer.Buffer. EINVAL: mem is empty or over BufferMax. ENOMEM, EPERM: more
-// than RLIMIT_MEMLOCK allows to pin. ENOSPC: the file has BuffersMax buffers.
-// EFAULT: a page isn't there or, with writable, may not be written.
+// than RLIMIT_MEMLOCK allows to pin; ENOMEM also: no memory for the list of its
+// pages. ENOSPC: the file has BuffersMax buffers. EFAULT: a page isn't there or,
+// with writable, may not be written. EINTR: killed while it pinned. What else the
+// kernel says of memory that it doesn't lend for long is passed on (EOPNOTSUPP:
+// DAX). After an error nothing is pinned or charged.
 func (d *Device) RegisterBuffer(mem []byte, writable bool) (uint32, error) {
 	r := BufferRegister{
 		Size: uint32(unsafe.Sizeof(BufferRegister{})), Length: uint64(len(mem)),

@@ -130,8 +130,10 @@ func (d *Device) Config() (Config, error) {
 }
 
 // SetConfig applies the fields of c that c.Fields names, all or none. EPERM:
-// needs CAP_SYS_ADMIN. EINVAL: a value is out of its range. EBUSY: the
-// capacity can't shrink while the device is mapped or requests are in flight.
+// needs CAP_SYS_ADMIN. EINVAL: a value is out of its range, CompletionInline
+// doesn't go with a latency, a disk or a tape, or hardware can't be set to it.
+// EBUSY: the capacity can't shrink while the device is mapped or requests are
+// in flight.
 func (d *Device) SetConfig(c Config) error {
 	c.Size = uint32(unsafe.Sizeof(c))
 	return d.call("set the configuration", cmdSetConfig, unsafe.Pointer(&c))
@@ -152,8 +154,17 @@ func (d *Device) ResetStats() (Stats, error) {
 	return s, err
 }
 
-// Transfer makes the transfer that t describes and sets t.Done. See
-// Transfer's type about t.Addr.
+// Transfer makes the transfer that t describes and sets t.Done, which is less
+// than t.Length at the capacity, or when only some pages of the buffer can be
+// had. See Transfer's type about t.Addr.
+//
+// EBADF: not open for that direction. EINVAL: t.Length is 0 or over
+// Config.MaxRequest, or a range wraps. EFAULT: no page of the buffer can be
+// pinned. ENOSPC: a write at or past the capacity, or the store is full. EAGAIN:
+// too many requests are in flight. EINTR: killed while it waited. EIO: injected,
+// or hardware failed. With TransferBuffer also ENOENT: no such buffer is
+// registered; EACCES: the buffer isn't BufferWritable, and the device is read;
+// EFAULT: the range isn't within the buffer.
 func (d *Device) Transfer(t *Transfer) error {
 	t.Size = uint32(unsafe.Sizeof(*t))
 	t.Done = 0
@@ -164,12 +175,14 @@ func (d *Device) Transfer(t *Transfer) error {
 	return d.call(op, cmdTransfer, unsafe.Pointer(t))
 }
 
-// ReadAt fills p from the store at off by one transfer and returns how many
-// bytes came; fewer than len(p) at the capacity.
+// ReadAt fills p, of 1 to Config.MaxRequest bytes, from the store at off by one
+// transfer and returns how many bytes came; fewer than len(p) at the capacity,
+// and 0 past it. Errors are Transfer's, without a registered buffer.
 func (d *Device) ReadAt(p []byte, off uint64) (int, error) { return d.transferAt(p, off, 0) }
 
-// WriteAt writes p to the store at off by one transfer and returns how many
-// bytes went; fewer than len(p) at the capacity.
+// WriteAt writes p, of 1 to Config.MaxRequest bytes, to the store at off by one
+// transfer and returns how many bytes went; fewer than len(p) at the capacity.
+// Errors are Transfer's, without a registered buffer.
 func (d *Device) WriteAt(p []byte, off uint64) (int, error) {
 	return d.transferAt(p, off, TransferWrite)
 }
@@ -190,7 +203,8 @@ func (d *Device) transferAt(p []byte, off uint64, flags uint32) (int, error) {
 
 // Discard makes n bytes at off read as zero, and returns how many it did; fewer
 // at the capacity. EBADF: not open for writing. EINVAL: n is 0 or the range
-// wraps. ENOSPC: off is at or past the capacity.
+// wraps. ENOSPC: off is at or past the capacity. EOPNOTSUPP: hardware. EINTR:
+// killed; part of the range may be zero.
 func (d *Device) Discard(off, n uint64) (uint64, error) {
 	r := Discard{Size: uint32(unsafe.Sizeof(Discard{})), Offset: off, Length: n}
 	err := d.call("discard", cmdDiscard, unsafe.Pointer(&r))
@@ -198,13 +212,16 @@ func (d *Device) Discard(off, n uint64) (uint64, error) {
 }
 
 // ArmFault makes the driver commit f.Fault. EPERM: needs CAP_SYS_ADMIN.
-// EINVAL: Every is 0, or HoldMS is too long.
+// EINVAL: f.Fault is FaultNone or unknown, Every is 0, or HoldMS is over
+// HoldMaxMS or set for a fault that doesn't hold. EOPNOTSUPP: this kernel
+// wouldn't survive the fault, or refuses it.
 func (d *Device) ArmFault(f Fault) error {
 	f.Size = uint32(unsafe.Sizeof(f))
 	return d.call("arm fault "+f.Fault.String(), cmdFaultArm, unsafe.Pointer(&f))
 }
 
-// Fault reads how a fault is armed and how often it was committed.
+// Fault reads how a fault is armed and how often it was committed. EINVAL: id is
+// FaultNone or unknown.
 func (d *Device) Fault(id FaultID) (Fault, error) {
 	f := Fault{Size: uint32(unsafe.Sizeof(Fault{})), Fault: id}
 	err := d.call("read fault "+id.String(), cmdFaultGet, unsafe.Pointer(&f))
@@ -212,7 +229,7 @@ func (d *Device) Fault(id FaultID) (Fault, error) {
 }
 
 // ClearFault disarms a fault, or all of them with FaultNone, and gives back
-// what faults put aside. EPERM: needs CAP_SYS_ADMIN.
+// what faults put aside. EPERM: needs CAP_SYS_ADMIN. EINVAL: id is unknown.
 func (d *Device) ClearFault(id FaultID) error {
 	f := Fault{Size: uint32(unsafe.Sizeof(Fault{})), Fault: id}
 	op := "clear fault " + id.String()

@@ -121,12 +121,21 @@ func enumParse(what string, names []string, s string) (uint32, error) {
 	return 0, fmt.Errorf("unknown %s %q: one of %s", what, s, strings.Join(names, ", "))
 }
 
-func (m Model) String() string      { return enumString("model", modelNames, uint32(m)) }
-func (f Family) String() string     { return enumString("family", familyNames, uint32(f)) }
+// String is the model's name, as ParseModel takes it, or model(N).
+func (m Model) String() string { return enumString("model", modelNames, uint32(m)) }
+
+// String is the family's name, as ParseFamily takes it, or family(N).
+func (f Family) String() string { return enumString("family", familyNames, uint32(f)) }
+
+// String is the name of who completes, as ParseCompletion takes it, or completion(N).
 func (c Completion) String() string { return enumString("completion", completionNames, uint32(c)) }
+
+// String is the distribution's name, as ParseDistribution takes it, or distribution(N).
 func (d Distribution) String() string {
 	return enumString("distribution", distributionNames, uint32(d))
 }
+
+// String is the fault's name, as ParseFault takes it, or fault(N).
 func (f FaultID) String() string { return enumString("fault", faultNames, uint32(f)) }
 
 // ParseModel is the reverse of Model.String.
@@ -162,29 +171,37 @@ func ParseFault(s string) (FaultID, error) {
 	return FaultID(v + 1), nil
 }
 
-// MarshalText makes JSON carry names.
-func (m Model) MarshalText() ([]byte, error)        { return []byte(m.String()), nil }
-func (f Family) MarshalText() ([]byte, error)       { return []byte(f.String()), nil }
-func (c Completion) MarshalText() ([]byte, error)   { return []byte(c.String()), nil }
+// MarshalText makes JSON carry the name. It never fails.
+func (m Model) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// MarshalText makes JSON carry the name. It never fails.
+func (f Family) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// MarshalText makes JSON carry the name. It never fails.
+func (c Completion) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalText makes JSON carry the name. It never fails.
 func (d Distribution) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-func (f FaultID) MarshalText() ([]byte, error)      { return []byte(f.String()), nil }
+
+// MarshalText makes JSON carry the name. It never fails.
+func (f FaultID) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 
 // Features are the bits of Info.Features.
 type Features uint64
 
 const (
-	FeaturePin      Features = 1 << 0
-	FeatureGet      Features = 1 << 1
-	FeatureAsync    Features = 1 << 2
-	FeatureMmap     Features = 1 << 3
-	FeatureSplice   Features = 1 << 4
-	FeatureIOPoll   Features = 1 << 5
-	FeatureNoWait   Features = 1 << 6
-	FeatureFaults   Features = 1 << 7
-	FeatureCancel   Features = 1 << 8
-	FeatureInject   Features = 1 << 9
-	FeatureDiscard  Features = 1 << 10
-	FeatureBuffers  Features = 1 << 11
+	FeaturePin      Features = 1 << 0  // FamilyPin
+	FeatureGet      Features = 1 << 1  // FamilyGet
+	FeatureAsync    Features = 1 << 2  // native AIO and io_uring are told later
+	FeatureMmap     Features = 1 << 3  // mmap(2)
+	FeatureSplice   Features = 1 << 4  // splice(2)
+	FeatureIOPoll   Features = 1 << 5  // RWF_HIPRI, and io_uring set up with IOPOLL
+	FeatureNoWait   Features = 1 << 6  // RWF_NOWAIT
+	FeatureFaults   Features = 1 << 7  // ArmFault
+	FeatureCancel   Features = 1 << 8  // io_cancel(2) of a queued request
+	FeatureInject   Features = 1 << 9  // Inject
+	FeatureDiscard  Features = 1 << 10 // Discard
+	FeatureBuffers  Features = 1 << 11 // RegisterBuffer
 	FeatureURingCmd Features = 1 << 12 // io_uring commands: Linux 6.1 and newer
 	FeatureRemoval  Features = 1 << 13 // can be unbound while it is used
 	FeatureDMA      Features = 1 << 14 // hardware moves the bytes
@@ -197,21 +214,21 @@ var featureNames = []string{"pin", "get", "async", "mmap", "splice", "iopoll", "
 type ConfigFields uint64
 
 const (
-	ConfigModel           ConfigFields = 1 << 0
-	ConfigFamily          ConfigFields = 1 << 1
-	ConfigCompletion      ConfigFields = 1 << 2
-	ConfigLatency         ConfigFields = 1 << 3
-	ConfigCapacity        ConfigFields = 1 << 4
-	ConfigStoreLimit      ConfigFields = 1 << 5
-	ConfigMaxRequest      ConfigFields = 1 << 6
-	ConfigMaxInFlightFile ConfigFields = 1 << 7
-	ConfigMaxInFlight     ConfigFields = 1 << 8
-	ConfigBandwidth       ConfigFields = 1 << 9
-	ConfigJitter          ConfigFields = 1 << 10
-	ConfigReposition      ConfigFields = 1 << 11
-	ConfigSeed            ConfigFields = 1 << 12
-	ConfigDistribution    ConfigFields = 1 << 13
-	ConfigQueueDepth      ConfigFields = 1 << 14
+	ConfigModel           ConfigFields = 1 << 0  // Config.Model
+	ConfigFamily          ConfigFields = 1 << 1  // Config.Family
+	ConfigCompletion      ConfigFields = 1 << 2  // Config.Completion
+	ConfigLatency         ConfigFields = 1 << 3  // Config.LatencyNS
+	ConfigCapacity        ConfigFields = 1 << 4  // Config.Capacity
+	ConfigStoreLimit      ConfigFields = 1 << 5  // Config.StoreLimit
+	ConfigMaxRequest      ConfigFields = 1 << 6  // Config.MaxRequest
+	ConfigMaxInFlightFile ConfigFields = 1 << 7  // Config.MaxInFlightFile
+	ConfigMaxInFlight     ConfigFields = 1 << 8  // Config.MaxInFlight
+	ConfigBandwidth       ConfigFields = 1 << 9  // Config.Bandwidth
+	ConfigJitter          ConfigFields = 1 << 10 // Config.JitterNS
+	ConfigReposition      ConfigFields = 1 << 11 // Config.RepositionNS
+	ConfigSeed            ConfigFields = 1 << 12 // Config.Seed
+	ConfigDistribution    ConfigFields = 1 << 13 // Config.Distribution
+	ConfigQueueDepth      ConfigFields = 1 << 14 // Config.QueueDepth
 )
 
 var configFieldNames = []string{"model", "family", "completion", "latency_ns", "capacity", "store_limit",
@@ -237,6 +254,7 @@ func bitNames(v uint64, names []string) []string {
 // Names lists the features by name, lowest bit first.
 func (f Features) Names() []string { return bitNames(uint64(f), featureNames) }
 
+// String lists the names, with a space between.
 func (f Features) String() string { return strings.Join(f.Names(), " ") }
 
 // Has tells whether all of want are there.
@@ -245,4 +263,5 @@ func (f Features) Has(want Features) bool { return f&want == want }
 // Names lists the fields by their C names, lowest bit first.
 func (f ConfigFields) Names() []string { return bitNames(uint64(f), configFieldNames) }
 
+// String lists the names, with a space between.
 func (f ConfigFields) String() string { return strings.Join(f.Names(), " ") }

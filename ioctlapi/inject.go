@@ -19,9 +19,10 @@ const (
 
 var injectNames = []string{"none", "eio", "short", "delay", "reorder"}
 
+// String is the action's name, as ParseInjectAction takes it.
 func (a InjectAction) String() string { return enumString("action", injectNames, uint32(a)) }
 
-// MarshalText makes JSON carry names.
+// MarshalText makes JSON carry names. It never fails.
 func (a InjectAction) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // InjectActions are all actions that can have a rule.
@@ -67,14 +68,17 @@ type Inject struct {
 	Reserved  uint32       `json:"reserved"`  // 0
 }
 
-// Inject sets the rule of i.Action. EPERM: needs CAP_SYS_ADMIN. EINVAL: Every is
-// 0, the range wraps, or DelayNS doesn't fit the action.
+// Inject sets the rule of i.Action, in place of an earlier one. EPERM: needs
+// CAP_SYS_ADMIN. EINVAL: Action is InjectNone or unknown, Every is 0, the range
+// wraps, or DelayNS doesn't fit the action or is over LatencyMaxNS. EOPNOTSUPP:
+// hardware knows no InjectDelay and InjectReorder.
 func (d *Device) Inject(i Inject) error {
 	i.Size = uint32(unsafe.Sizeof(i))
 	return d.call("inject "+i.Action.String(), cmdInject, unsafe.Pointer(&i))
 }
 
-// Injection reads the rule of an action and how often it was met.
+// Injection reads the rule of an action and how often it was met. EINVAL: a is
+// InjectNone or unknown.
 func (d *Device) Injection(a InjectAction) (Inject, error) {
 	i := Inject{Size: uint32(unsafe.Sizeof(Inject{})), Action: a}
 	err := d.call("read the injection of "+a.String(), cmdInjectGet, unsafe.Pointer(&i))
@@ -82,7 +86,7 @@ func (d *Device) Injection(a InjectAction) (Inject, error) {
 }
 
 // ClearInject removes the rule of an action, or all of them with InjectNone.
-// EPERM: needs CAP_SYS_ADMIN.
+// EPERM: needs CAP_SYS_ADMIN. EINVAL: a is unknown.
 func (d *Device) ClearInject(a InjectAction) error {
 	i := Inject{Size: uint32(unsafe.Sizeof(Inject{})), Action: a}
 	op := "clear the injection of " + a.String()

@@ -34,10 +34,10 @@ type End struct {
 
 // Options shape a copy.
 type Options struct {
-	Length    int64 // bytes; -1: to the end of the source
-	BlockSize int   // bytes of an operation, 1 or more
-	Depth     int   // operations in flight on each side, 1 or more
-	Hash      hash.Hash
+	Length    int64               // bytes; -1: to the end of the source
+	BlockSize int                 // bytes of an operation, 1 or more
+	Depth     int                 // operations in flight on each side, 1 or more
+	Hash      hash.Hash           // gets the copy's bytes in order, from one goroutine; nil: none
 	Sync      bool                // make the target durable at the end
 	Ready     func() error        // called once, when memory and engines are had and before anything is moved; nil: nothing is
 	Progress  func(written int64) // called after each block, from one goroutine
