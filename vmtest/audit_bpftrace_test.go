@@ -57,14 +57,11 @@ func TestAuditBpftrace(t *testing.T) {
 		command := fmt.Sprintf("%s audit --format json --output %s -- dioctl %s", dioctl, report, work)
 		mustRun(t, "bpftrace", "-f", "json", "-o", counts, "-e", program, "-c", command)
 		seen := readCounts(t, counts)
-		var v verdict
 		text, err := os.ReadFile(report)
-		if err == nil {
-			err = json.Unmarshal(text, &v)
-		}
 		if err != nil {
-			t.Fatalf("%v: %s", err, text)
+			t.Fatal(err)
 		}
+		v := reported(t, text)
 		t.Logf("%s: bpftrace %v, the auditor %+v %+v", engine, seen, v.Pins, v.Completions)
 		if v.Verdict != "clean" || v.Pins.Taken != seen["@taken"] || v.Pins.Released != seen["@released"] || v.Completions.Completed != seen["@completed"] {
 			t.Errorf("%s: %s: they differ", engine, v.Verdict)

@@ -5,7 +5,6 @@ package vmtest
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,13 +50,12 @@ func TestAuditInterrupt(t *testing.T) {
 			if got := strings.Join(said, "\n"); err != nil || !strings.HasSuffix(got, "\ninterrupts: 1") {
 				t.Errorf("%v, and the command said %q", err, got)
 			}
-			var v verdict
 			text, err := os.ReadFile(report)
-			if err == nil {
-				err = json.Unmarshal(text, &v)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err != nil || v.Verdict != "clean" {
-				t.Errorf("%v, report %s", err, text)
+			if v := reported(t, text); v.Verdict != "clean" {
+				t.Errorf("report %s", text)
 			}
 		})
 	}

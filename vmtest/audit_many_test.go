@@ -22,7 +22,7 @@ func TestAuditManyKiocbs(t *testing.T) {
 		`many() { dioctl read --discard --direct -b 4k --depth 28000 --length 112000k -e $1 /dev/dio0 >/dev/null; }
 		many aio & first=$!
 		many aio && wait $first && many io_uring`)
-	v := decode[verdict](t, o)
+	v := verdictOf(t, o)
 	t.Logf("%s: %d operations, %d requests", v.Verdict, v.Operations, v.Completions.Queued)
 	if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 {
 		t.Errorf("exit %d, verdict %s, rules %v: %s%s", o.status, v.Verdict, v.rules(), o.stdout, o.stderr)

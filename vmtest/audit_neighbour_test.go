@@ -60,7 +60,7 @@ func TestAuditInTheMiddle(t *testing.T) {
 	neighbour(t)
 	for range 3 {
 		o := runWithin(t, 2*time.Minute, "dioctl", "audit", "--format", "json", "--duration", "3s")
-		v := decode[verdict](t, o)
+		v := verdictOf(t, o)
 		t.Logf("%s: %d operations, pins %+v, completions %+v", v.Verdict, v.Operations, v.Pins, v.Completions)
 		if o.status != 0 || v.Verdict != "clean" {
 			t.Errorf("exit %d, verdict %s, rules %v: %s%s", o.status, v.Verdict, v.rules(), o.stdout, o.stderr)

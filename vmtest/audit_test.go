@@ -15,75 +15,6 @@ import (
 	"dio/ioctlapi"
 )
 
-// verdict is what the tests read of the auditor's report.
-type verdict struct {
-	Schema     string `json:"schema"`
-	Verdict    string `json:"verdict"`
-	Operations uint64 `json:"operations"`
-	Pins       struct {
-		Taken       uint64 `json:"taken"`
-		Released    uint64 `json:"released"`
-		Outstanding uint64 `json:"outstanding"`
-	} `json:"pins"`
-	Completions struct {
-		Queued    uint64 `json:"queued"`
-		Completed uint64 `json:"completed"`
-	} `json:"completions"`
-	Findings []struct {
-		Rule     string   `json:"rule"`
-		Severity string   `json:"severity"`
-		Count    uint64   `json:"count"`
-		Module   string   `json:"module"`
-		Function string   `json:"function"`
-		File     string   `json:"file"`
-		Line     int      `json:"line"`
-		Stack    []string `json:"stack"`
-		Explain  string   `json:"explain"`
-	} `json:"findings"`
-	Lost struct {
-		Events         uint64 `json:"events"`
-		UntrackedPages uint64 `json:"untracked_pages"`
-		Causes         []struct {
-			Why    string `json:"why"`
-			Events uint64 `json:"events"`
-		} `json:"causes"`
-	} `json:"lost"`
-}
-
-func (v verdict) rules() []string {
-	var rules []string
-	for _, f := range v.Findings {
-		rules = append(rules, f.Rule)
-	}
-	slices.Sort(rules)
-	return slices.Compact(rules)
-}
-
-func audit(t *testing.T, args ...string) (outcome, verdict) {
-	t.Helper()
-	return auditFor(t, commandLimit, args...)
-}
-
-func auditFor(t *testing.T, limit time.Duration, args ...string) (outcome, verdict) {
-	t.Helper()
-	o := runWithin(t, limit, append([]string{"dioctl", "audit", "--format", "json", "--"}, args...)...)
-	v := decode[verdict](t, o)
-	t.Logf("%s: %s; %d operations, %d pins taken, %d released, %d queued, %d completed",
-		strings.Join(args, " "), v.Verdict, v.Operations, v.Pins.Taken, v.Pins.Released, v.Completions.Queued, v.Completions.Completed)
-	return o, v
-}
-
-// configure sets the driver up for one test and puts the defaults back after it.
-func configure(t *testing.T, settings ...string) {
-	t.Helper()
-	if len(settings) > 0 {
-		mustRun(t, append([]string{"dioctl", "config", "set"}, settings...)...)
-	}
-	t.Cleanup(func() {
-		mustRun(t, "dioctl", "config", "set", "--family", "pin", "--completion", "auto", "--latency", "0")
-	})
-}
-
 // A clean driver under every engine gives a clean verdict with nothing lost,
 // and the auditor has really seen the pins.
 func TestAuditClean(t *testing.T) {
@@ -307,7 +238,7 @@ func TestAuditWatch(t *testing.T) {
 			mustRun(t, "dioctl", "fault", "arm", "--count", "1", "pin-leak")
 			o := run(t, "sh", "-c", strings.ReplaceAll(script, "GO", filepath.Join(t.TempDir(), "go")))
 			mustRun(t, "dioctl", "fault", "clear", "pin-leak")
-			v := decode[verdict](t, o)
+			v := verdictOf(t, o)
 			if o.status != 1 || !slices.Equal(v.rules(), []string{"pin-leak"}) {
 				t.Errorf("exit %d, rules %v, want 1, pin-leak\n%s%s", o.status, v.rules(), o.stdout, o.stderr)
 			}

@@ -95,7 +95,7 @@ func TestDriverAudited(t *testing.T) {
 	// Some requests wait for several seconds on purpose, none for a minute.
 	o := runWithin(t, limit, "dioctl", "audit", "--format", "json", "--lost-after", "1m", "--",
 		self, "-test.v", "-test.timeout", limit.String(), "-test.run", "^("+strings.Join(tests, "|")+")$")
-	v := decode[verdict](t, o)
+	v := verdictOf(t, o)
 	t.Logf("%d tests in %v: %s; %d operations, %d pins taken, %d released, %d queued, %d completed", len(tests), time.Since(begin).Round(time.Second),
 		v.Verdict, v.Operations, v.Pins.Taken, v.Pins.Released, v.Completions.Queued, v.Completions.Completed)
 

@@ -62,7 +62,7 @@ func TestFioAudited(t *testing.T) {
 			configure(t, "--latency", "100us")
 			args := append([]string{"dioctl", "audit", "--format", "json", "--"}, fioArgs(engine, true, "2M")...)
 			o := run(t, args...)
-			v := decode[verdict](t, o)
+			v := verdictOf(t, o)
 			if o.status != 0 || v.Verdict != "clean" || v.Pins.Taken < 1024 || v.Pins.Taken != v.Pins.Released {
 				t.Errorf("exit %d, %s, pins %+v: %s", o.status, v.Verdict, v.Pins, o.stdout)
 			}
