@@ -95,7 +95,13 @@ func (s *symbols) named(module string, endings ...string) []string {
 
 func isIter(f *btf.Func) bool {
 	proto, ok := f.Type.(*btf.FuncProto)
-	return ok && len(proto.Params) == 2 && pointsTo(proto.Params[0].Type, "kiocb") && pointsTo(proto.Params[1].Type, "iov_iter")
+	if !ok || len(proto.Params) != 2 || !pointsTo(proto.Params[0].Type, "kiocb") || !pointsTo(proto.Params[1].Type, "iov_iter") {
+		return false
+	}
+	// Others of these parameters return an int, whose upper half on return is
+	// anything, or nothing.
+	ret, ok := btf.UnderlyingType(proto.Return).(*btf.Int)
+	return ok && ret.Size == 8
 }
 
 func pointsTo(t btf.Type, name string) bool {
