@@ -152,12 +152,13 @@ func dirtyNeedless(e *Evidence) []violation {
 		if v.Kind != EventDirtyReadOnly {
 			continue
 		}
-		// Much of the kernel dirties pages for good reasons; only a module that
-		// does it itself is to blame. A dirtying release is always the owner's.
-		// What that release dirties on its way was judged by it, as a whole:
-		// its own pins are out of the account by then, and those of others
-		// in the same folio may all be for reading.
-		if v.Value == 1 && (!dirtiedByModule(v.Stack) || inDirtyingRelease(v.Stack)) {
+		// Much of the kernel dirties pages for good reasons, a file's own file
+		// system too; only the module that pinned the page is to blame. A
+		// dirtying release is always the owner's. What that release dirties on
+		// its way was judged by it, as a whole: its own pins are out of the
+		// account by then, and those of others in the same folio may all be
+		// for reading.
+		if v.Value == 1 && (!dirtiedByPinner(v) || inDirtyingRelease(v.Stack)) {
 			continue
 		}
 		out = append(out, violation{
@@ -185,6 +186,11 @@ func dirtiedByModule(s Stack) bool {
 		return f.Module != ""
 	}
 	return false
+}
+
+// dirtiedByPinner: by the module itself that had taken the page.
+func dirtiedByPinner(v Event) bool {
+	return dirtiedByModule(v.Stack) && blame(v.Stack).Module == blame(v.Op.PinStack).Module
 }
 
 // earlyComplete: the operation was told complete while the driver still had

@@ -45,7 +45,7 @@ func dirtyUnlocked(e *Evidence) []violation {
 func dirtyLate(e *Evidence) []violation {
 	var out []violation
 	for _, v := range e.Events {
-		if v.Kind != EventDirtyLate || !dirtiedByModule(v.Stack) || blame(v.Stack).Module != blame(v.Op.PinStack).Module {
+		if v.Kind != EventDirtyLate || !dirtiedByPinner(v) {
 			continue
 		}
 		out = append(out, violation{

@@ -145,6 +145,12 @@ func TestRules(t *testing.T) {
 			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
 				Stack: stack("set_page_dirty_lock", "drv:drv_finish")}}},
 			want: []string{RuleDirtyNeedless}, pages: 1, severity: SeverityWarning},
+		"a file system dirties its own page, which another has pinned for reading": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
+				Stack: Stack{{Function: "folio_mark_dirty"}, {Function: "fs_write_end", Module: "fs"}}}}}},
+		"a file system dirties, and who pinned the page isn't known": {
+			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(func(op *Op) { op.PinStack = nil }),
+				Stack: Stack{{Function: "folio_mark_dirty"}, {Function: "fs_write_end", Module: "fs"}}}}}},
 		"the core kernel dirties for its own reasons": {
 			evidence: Evidence{Events: []Event{{Kind: EventDirtyReadOnly, Pages: 1, Value: 1, Op: read(nil),
 				Stack: stack("folio_mark_dirty", "shmem_write_end", "generic_perform_write", "drv:drv_ioctl")}}}},
