@@ -4,7 +4,9 @@ package trace
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"time"
@@ -17,8 +19,8 @@ type Run struct {
 	// Command is started once all is attached, with this process's standard
 	// streams unless it has its own; nil: none.
 	Command *exec.Cmd
-	// PID is an existing process to watch with its descendants, 0 for none.
-	// With neither it nor Command, everything is watched.
+	// PID is an existing process to watch with its descendants, or one of its
+	// threads, 0 for none. With neither it nor Command, everything is watched.
 	PID int
 	// Duration bounds an audit without a command; 0: until ctx is done or PID exits.
 	Duration time.Duration
@@ -42,10 +44,15 @@ const drainLimit = 2 * time.Second
 func (r *Run) Do(ctx context.Context, judge func(audit.Evidence) error) error {
 	o := Options{All: r.Command == nil && r.PID == 0, Symbols: r.Symbols}
 	if r.PID != 0 {
-		if Gone(r.PID) {
+		pid, err := threadGroup(r.PID)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || err == nil && Gone(pid):
 			return fmt.Errorf("audit: there is no process %d", r.PID)
+		case err != nil:
+			return fmt.Errorf("audit: tell the process of %d: %w", r.PID, err)
 		}
-		o.Targets = []int{r.PID}
+		r.PID = pid
+		o.Targets = []int{pid}
 	}
 	s, err := Start(o)
 	if err != nil {

@@ -57,6 +57,26 @@ func (p process) over() bool {
 	return p.state == 'X' || p.state == 'Z' && p.threads <= 1
 }
 
+// threadGroup is the process of one of its threads: the programs know a
+// process by its first thread's number only, and any of them has a /proc/PID.
+func threadGroup(tid int) (int, error) {
+	name := fmt.Sprintf("/proc/%d/status", tid)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			if err != nil {
+				return 0, fmt.Errorf("read %s: %w", name, err)
+			}
+			return pid, nil
+		}
+	}
+	return 0, fmt.Errorf("read %s: it tells no process", name)
+}
+
 // Gone says whether a process has exited.
 func Gone(pid int) bool {
 	p, err := readProcess(pid)

@@ -3,10 +3,15 @@
 package trace
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseProcess(t *testing.T) {
@@ -35,6 +40,29 @@ func TestParseProcess(t *testing.T) {
 				t.Errorf("%+v, over %v", got, got.over())
 			}
 		})
+	}
+}
+
+// A thread has a number of its own, under which the programs know no process.
+func TestThreadGroup(t *testing.T) {
+	tids := make(chan int)
+	end := make(chan bool)
+	for range 2 { // one of them isn't the first thread
+		go func() {
+			runtime.LockOSThread()
+			tids <- unix.Gettid()
+			<-end
+		}()
+	}
+	defer close(end)
+	for range 2 {
+		tid := <-tids
+		if pid, err := threadGroup(tid); err != nil || pid != os.Getpid() {
+			t.Errorf("thread %d is of process %d, %v; want %d", tid, pid, err, os.Getpid())
+		}
+	}
+	if _, err := threadGroup(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v for a number that nobody has", err)
 	}
 }
 
