@@ -44,7 +44,11 @@ func parseProcess(line string) (process, error) {
 }
 
 func readProcess(pid int) (process, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return readStat(fmt.Sprintf("/proc/%d/stat", pid))
+}
+
+func readStat(name string) (process, error) {
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return process{}, err
 	}
@@ -83,10 +87,28 @@ func Gone(pid int) bool {
 	return err != nil || p.over()
 }
 
-// exiting says whether the process is in the middle of its exit.
-func exiting(pid int) bool {
-	p, err := readProcess(pid)
-	return err == nil && p.flags&pfExiting != 0
+// exiting says whether the process is in the middle of its exit: all of its
+// threads are. A first thread that has ended, alone, is for as long as the
+// others run.
+func exiting(pid int) bool { return allExiting(fmt.Sprintf("/proc/%d/task", pid)) }
+
+func allExiting(tasks string) bool {
+	threads, err := os.ReadDir(tasks)
+	if err != nil {
+		return false
+	}
+	seen := false
+	for _, t := range threads {
+		p, err := readStat(filepath.Join(tasks, t.Name(), "stat"))
+		if err != nil {
+			continue // it has just gone
+		}
+		if p.flags&pfExiting == 0 {
+			return false
+		}
+		seen = true
+	}
+	return seen
 }
 
 // descendants are the processes that a process has started, and those that they have.

@@ -4,11 +4,14 @@ package trace
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +66,45 @@ func TestThreadGroup(t *testing.T) {
 	}
 	if _, err := threadGroup(1 << 30); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v for a number that nobody has", err)
+	}
+}
+
+func TestExiting(t *testing.T) {
+	const running, ending = 4194304, 4194308
+	for name, c := range map[string]struct {
+		threads map[int]int // flags
+		want    bool
+	}{
+		"running":               {threads: map[int]int{7: running}},
+		"in its exit":           {threads: map[int]int{7: ending}, want: true},
+		"all threads exit":      {threads: map[int]int{7: ending, 8: ending}, want: true},
+		"the first has ended":   {threads: map[int]int{7: ending, 8: running}},
+		"another has ended":     {threads: map[int]int{7: running, 8: ending}},
+		"one went as it looked": {threads: map[int]int{7: ending, 8: 0}, want: true},
+		"gone":                  {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tasks := t.TempDir()
+			for tid, flags := range c.threads {
+				dir := filepath.Join(tasks, strconv.Itoa(tid))
+				if err := os.Mkdir(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if flags == 0 {
+					continue
+				}
+				line := fmt.Sprintf("%d (a) S 1 7 7 0 -1 %d 1 0 0 0 0 0 0 0 20 0 %d 0", tid, flags, len(c.threads))
+				if err := os.WriteFile(filepath.Join(dir, "stat"), []byte(line), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := allExiting(tasks); got != c.want {
+				t.Errorf("exiting: %v, want %v", got, c.want)
+			}
+		})
+	}
+	if allExiting(filepath.Join(t.TempDir(), "none")) {
+		t.Error("a process that isn't there is exiting")
 	}
 }
 
