@@ -119,8 +119,7 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 			n, err := s.NoteOverdue(r.LostAfter)
 			if err != nil {
 				if r.Command != nil {
-					r.Command.Process.Kill()
-					<-ended
+					kill(r.Command.Process, ended)
 				}
 				return fmt.Errorf("audit: %w", err)
 			}
@@ -136,6 +135,19 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 				return nil
 			}
 		}
+	}
+}
+
+// killGrace is what a killed command is given to end: one that waits for a
+// request which is lost doesn't.
+const killGrace = 3 * time.Second
+
+// kill ends the command, which tells ended, if it can be ended.
+func kill(p *os.Process, ended <-chan error) {
+	p.Kill()
+	select {
+	case <-ended:
+	case <-time.After(killGrace):
 	}
 }
 
