@@ -176,7 +176,8 @@ func (s *Session) stop() error {
 	if err := s.objs.Variables["stopped"].Set(uint32(1)); err != nil {
 		return fmt.Errorf("stop the programs: %w", err)
 	}
-	time.Sleep(settle) // one that runs ends
+	s.skippedAtEnd = s.skipped() // of the programs that do nothing now none is missed
+	time.Sleep(settle)           // one that runs ends
 	if err := s.reader.Flush(); err != nil {
 		return fmt.Errorf("read the last events: %w", err)
 	}
@@ -198,7 +199,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	if err != nil {
 		return e, err
 	}
-	totals, err := s.totals()
+	totals, err := s.finalTotals()
 	if err != nil {
 		return e, err
 	}

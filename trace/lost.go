@@ -5,6 +5,7 @@ package trace
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"dio/trace/audit"
 
@@ -55,10 +56,8 @@ func (s *Session) lost(t auditTotals) audit.Lost {
 func (s *Session) missed(t auditTotals, l *audit.Lost) {
 	var spared int64
 	for i, h := range dualHooks {
-		d, was := t.Dual[i], s.atStart.Dual[i]
-		calls := int64(d.Fentry - was.Fentry + s.misses(h.program))
-		l.Add("calls unseen of "+h.names[0], positive(calls-int64(d.Handled-was.Handled)))
-		spared += max(0, calls-int64(d.Kprobe-was.Kprobe))
+		l.Add("calls unseen of "+h.names[0], s.unseen(t, i))
+		spared += max(0, s.calls(t, i)-int64(t.Dual[i].Kprobe-s.atStart.Dual[i].Kprobe))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Programs)) {
 		if slices.ContainsFunc(dualHooks, func(h dualHook) bool { return h.program == name }) {
@@ -80,23 +79,58 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 	}
 }
 
+// calls is how often the function of dualHooks[i] was called.
+func (s *Session) calls(t auditTotals, i int) int64 {
+	return int64(t.Dual[i].Fentry - s.atStart.Dual[i].Fentry + s.misses(dualHooks[i].program))
+}
+
+// unseen is how many of its calls neither program handled.
+func (s *Session) unseen(t auditTotals, i int) uint64 {
+	return positive(s.calls(t, i) - int64(t.Dual[i].Handled-s.atStart.Dual[i].Handled))
+}
+
+// finalTotals reads the counters until they fit together, for what two programs
+// see goes on being counted. A call that was lost stays lost.
+func (s *Session) finalTotals() (auditTotals, error) {
+	for try := 0; ; try++ {
+		t, err := s.totals()
+		fits := true
+		for i := range dualHooks {
+			fits = fits && s.unseen(t, i) == 0
+		}
+		if err != nil || fits || try == 5 {
+			return t, err
+		}
+		time.Sleep(settle)
+	}
+}
+
 func positive(n int64) uint64 { return uint64(max(0, n)) }
 
-// misses is how often the kernel has skipped a program since all was attached.
+// misses is how often the kernel has skipped a program, from when all was
+// attached until the end.
 func (s *Session) misses(name string) uint64 {
-	return skipped(s.objs.Programs[name]) - s.skippedAtStart[name]
+	return s.skippedAtEnd[name] - s.skippedAtStart[name]
 }
 
 // noteStart remembers what was counted while the programs were attached, one
 // after the other: what one alone saw or missed by then is no loss.
 func (s *Session) noteStart() error {
 	var err error
-	s.skippedAtStart = map[string]uint64{}
-	for name, p := range s.objs.Programs {
-		s.skippedAtStart[name] = skipped(p)
-	}
 	s.atStart, err = s.totals()
+	s.skippedAtStart = s.skipped()
 	return err
+}
+
+// skipped asks the kernel's counts of all programs. Calls go on being counted
+// meanwhile, and one that is counted as skipped only would look lost: so this
+// is read after the programs' own counts at the start, and before them at the end.
+func (s *Session) skipped() map[string]uint64 {
+	counts := map[string]uint64{}
+	for name, p := range s.objs.Programs {
+		counts[name] = skipped(p)
+	}
+	return counts
 }
 
 // skipped is how often the kernel has skipped a program; nil has no runs.

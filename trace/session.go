@@ -53,7 +53,7 @@ type Session struct {
 	atStart  auditTotals // when all was attached
 	done     sync.WaitGroup
 
-	skippedAtStart map[string]uint64 // how often the kernel had skipped each program when all was attached
+	skippedAtStart, skippedAtEnd map[string]uint64 // how often the kernel had skipped each program
 
 	mu     sync.Mutex
 	events []auditEvent
