@@ -33,7 +33,7 @@ var lostCauses = [...]string{
 // lost sums up what the programs and the kernel say they missed. The caller
 // holds s.mu.
 func (s *Session) lost(t auditTotals) audit.Lost {
-	l := audit.Lost{UntrackedPages: t.LostPages}
+	l := audit.Lost{UntrackedPages: t.LostPages + t.GetsUntracked}
 	for i, c := range t.Lost {
 		why := lostCauses[i]
 		if c.Error < 0 {
