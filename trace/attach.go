@@ -22,10 +22,17 @@ func (s *Session) plan(kernel *btf.Spec) {
 		}
 		name := firstOf(kernel, h.names)
 		if name == "" {
-			s.missing(h.names[0], "this kernel has no such function", h.rules, !h.optional)
+			if !h.old {
+				s.missing(h.names[0], "this kernel has no such function", h.rules, !h.optional)
+			}
 			continue
 		}
 		s.hooks = append(s.hooks, hook{name, h.cookie, h.enter, h.exit, h.rules})
+	}
+	for _, u := range unwatched {
+		if has(kernel, u.name) {
+			s.missing(u.name, u.reason, u.rules, false)
+		}
 	}
 	mods, err := s.moduleIters()
 	if err != nil {

@@ -52,6 +52,16 @@ type taskHook struct {
 	optional bool
 	// until names a function of newer kernels, which don't need the hook; "": all do.
 	until string
+	// old is one that newer kernels have no more: that it is absent isn't told.
+	old bool
+}
+
+// unwatched are functions that could be hooked, and why they aren't.
+var unwatched = []struct {
+	name, reason string
+	rules        []string
+}{
+	{"get_user_pages_remote", "not watched: the kernel itself takes pages of other processes with it, for each exec and each look into /proc", getRules},
 }
 
 var (
@@ -80,10 +90,13 @@ var taskHooks = []taskHook{
 	{names: []string{"pin_user_pages_fast"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules},
 	{names: []string{"pin_user_pages_unlocked"}, cookie: pin(2, 3, 1), enter: true, exit: true, rules: pinRules},
 	{names: []string{"pin_user_pages_remote"}, cookie: pin(4, 3, 2), enter: true, exit: true, rules: pinRules},
+	{names: []string{"pin_user_pages_locked"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules, old: true},
+	{names: []string{"pin_user_pages_fast_only"}, cookie: pin(3, 2, 1), enter: true, exit: true, rules: pinRules, old: true},
 	{names: []string{"memfd_pin_folios"}, cookie: pin(3, 0, 0) | cookieLongTerm, enter: true, exit: true, rules: pinRules, optional: true},
 	{names: []string{"get_user_pages"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules},
 	{names: []string{"get_user_pages_fast"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules},
 	{names: []string{"get_user_pages_unlocked"}, cookie: pin(2, 3, 1) | cookieGet, enter: true, exit: true, rules: getRules},
+	{names: []string{"get_user_pages_locked"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules, old: true},
 	{names: []string{"aio_read"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"aio_write"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},

@@ -22,7 +22,7 @@ func (r Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(b, "  completions  %d queued, %d completed\n", r.Completions.Queued, r.Completions.Completed)
 	fmt.Fprintf(b, "  coverage     %d functions watched", len(r.Coverage.Attached))
 	if n := len(r.Coverage.Missing); n > 0 {
-		fmt.Fprintf(b, ", %d not there", n)
+		fmt.Fprintf(b, ", %d not", n)
 	}
 	fmt.Fprintln(b)
 	writeGaps(b, r.Coverage.Missing)

@@ -43,7 +43,7 @@ func TestText(t *testing.T) {
 		if got := lines[len(lines)-1]; got != last {
 			t.Errorf("the last line is %q, want %q", got, last)
 		}
-		want := []string{"16 taken, 15 released, 1 outstanding", "4 queued, 4 completed", "1 functions watched, 1 not there"}
+		want := []string{"16 taken, 15 released, 1 outstanding", "4 queued, 4 completed", "1 functions watched, 1 not"}
 		if verdict == VerdictViolations {
 			want = append(want, "error: pin-leak in your_read [your] your.c:7", "1 time(s), 1 page(s), process 12 (cat)", "a page was released clean")
 		}
