@@ -191,6 +191,11 @@ const settle = 20 * time.Millisecond
 // Evidence ends the watching, and reads all that the rules judge. The caller
 // fills in what only it knows: limits and filters.
 func (s *Session) Evidence() (audit.Evidence, error) {
+	looked := now()
+	before, err := s.pinned()
+	if err != nil {
+		return audit.Evidence{}, err
+	}
 	if err := s.stop(); err != nil {
 		return audit.Evidence{}, err
 	}
@@ -235,72 +240,17 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 		}
 	}
 	e.Overdue = slices.Collect(maps.Values(s.overdue))
-	if e.Held, err = s.held(ops); err != nil {
+	after, err := s.pinned()
+	if err != nil {
 		return e, err
 	}
-	// What was taken is released or still held: a page that is neither had a
-	// release that no hook saw.
-	kept := totals.PinsReleased + totals.LostPages
-	for _, h := range e.Held {
-		kept += uint64(h.Pages)
-	}
-	if totals.PinsTaken > kept {
+	e.Held = s.held(after, ops)
+	e.Lost.UntrackedPages += unseenReleases(before, after, looked, ops)
+	// What was taken is released or in the account.
+	if kept := totals.PinsReleased + totals.LostPages + after.pages(); totals.PinsTaken > kept {
 		e.Lost.UntrackedPages += totals.PinsTaken - kept
 	}
 	return e, s.symbolize(&e)
-}
-
-// held sums up, by operation, the pages that are pinned by our account and
-// by the kernel's.
-func (s *Session) held(ops map[uint64]auditOp) ([]audit.Held, error) {
-	folios, err := readMap[uint64, auditFolioState](s.objs.Maps["folios"])
-	if err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(folios, func(_ uint64, f auditFolioState) bool { return f.Live == 0 })
-	if len(folios) == 0 {
-		return nil, nil
-	}
-	holds, err := readMap[auditHoldKey, auditHold](s.objs.Maps["holds"])
-	if err != nil {
-		return nil, err
-	}
-	byFolio := map[uint64][]auditHoldKey{}
-	for k := range holds {
-		byFolio[k.Folio] = append(byFolio[k.Folio], k)
-	}
-	byOp := map[uint64]uint32{}
-	for folio, state := range folios {
-		pins, err := s.kernelPins(folio)
-		if err != nil {
-			return nil, err
-		}
-		left := min(state.Live, pins)
-		keys := byFolio[folio]
-		slices.SortFunc(keys, func(a, b auditHoldKey) int { return int(int64(a.Op - b.Op)) })
-		for _, k := range keys {
-			n := min(left, holds[k].Pages)
-			byOp[k.Op] += n
-			left -= n
-		}
-		byOp[0] += left // by no known operation
-	}
-	var out []audit.Held
-	for _, id := range slices.Sorted(maps.Keys(byOp)) {
-		if byOp[id] > 0 {
-			out = append(out, audit.Held{Pages: byOp[id], Op: s.fullOp(ops[id])})
-		}
-	}
-	return out, nil
-}
-
-// kernelPins asks the kernel's own count of a folio's pins.
-func (s *Session) kernelPins(folio uint64) (uint32, error) {
-	ret, err := s.objs.Programs["count_pins"].Run(&ebpf.RunOptions{Context: []uint64{folio}})
-	if err != nil {
-		return 0, fmt.Errorf("ask for a page's pins: %w", err)
-	}
-	return ret, nil
 }
 
 func plainOp(op auditOp) audit.Op {

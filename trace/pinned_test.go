@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+package trace
+
+import "testing"
+
+// A release counts as unseen only where what the audit's own end leaves behind
+// can't explain it.
+func TestUnseenReleases(t *testing.T) {
+	const looked = 100
+	ops := map[uint64]auditOp{
+		1: {Completions: 1, EndNs: 50},
+		2: {},
+		3: {Completions: 1, EndNs: 150},
+	}
+	folio := func(live, pins uint32, holders ...uint64) pinnedFolio {
+		f := pinnedFolio{live: live, pins: pins, holds: map[uint64]uint32{}}
+		for _, id := range holders {
+			f.holds[id] = live / uint32(len(holders))
+		}
+		return f
+	}
+	for name, c := range map[string]struct {
+		before, after pinned
+		want          uint64
+	}{
+		"nothing is pinned":                    {},
+		"pinned still":                         {pinned{7: folio(4, 4, 1)}, pinned{7: folio(4, 4, 1)}, 0},
+		"gone, and it was before":              {pinned{7: folio(4, 1, 1)}, pinned{7: folio(4, 1, 1)}, 3},
+		"goes on going":                        {pinned{7: folio(4, 3, 1)}, pinned{7: folio(4, 0, 1)}, 1},
+		"released after the end":               {pinned{7: folio(4, 4, 1)}, pinned{7: folio(4, 0, 1)}, 0},
+		"pinned and released after the first":  {nil, pinned{7: folio(4, 0, 1)}, 0},
+		"by an operation that goes on":         {pinned{7: folio(4, 0, 2)}, pinned{7: folio(4, 0, 2)}, 0},
+		"by one that has just ended":           {pinned{7: folio(4, 0, 3)}, pinned{7: folio(4, 0, 3)}, 0},
+		"by two, of which one goes on":         {pinned{7: folio(4, 0, 1, 2)}, pinned{7: folio(4, 0, 1, 2)}, 0},
+		"by another now":                       {pinned{7: folio(4, 0, 1)}, pinned{7: folio(4, 0, 2)}, 0},
+		"by one that isn't known any more":     {pinned{7: folio(4, 0, 9)}, pinned{7: folio(4, 0, 9)}, 4},
+		"the kernel has more pins than we saw": {pinned{7: folio(4, 9, 1)}, pinned{7: folio(4, 9, 1)}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := unseenReleases(c.before, c.after, looked, ops); got != c.want {
+				t.Errorf("%d pages, want %d", got, c.want)
+			}
+		})
+	}
+}
