@@ -217,6 +217,12 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 			return e, err
 		}
 	}
+	if totals.Unattributed > 0 {
+		e.Coverage.Missing = append(slices.Clone(e.Coverage.Missing), audit.Missing{
+			Hook: "holders of a page", Rules: dirtyRules,
+			Reason: fmt.Sprintf("%d pages, with more holders at a time than are listed, were released by one that isn't known", totals.Unattributed),
+		})
+	}
 	s.mu.Lock()
 	events := slices.Clone(s.events)
 	e.Lost = s.lost(totals)
