@@ -127,7 +127,7 @@ func (s *Session) NoteOverdue(limit time.Duration) (int, error) {
 	for id, op := range ops {
 		o := plainOp(op)
 		if o.Kind.Async() && !o.Ended() && o.Queued && t-o.Start > limit {
-			o.PinStack, o.Handler = s.rawStack(op.PinStack), s.handler(op.Handler)
+			o.PinStack, o.Handler = s.stacks.get(op.PinStack), s.stacks.below(op.Handler, 0)
 			o.End = t
 			s.overdue[id] = o
 			n++
@@ -231,8 +231,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	for _, v := range events {
 		e.Events = append(e.Events, audit.Event{
 			Kind: audit.EventKind(v.Kind), Pages: v.Pages, Value: v.Value, At: time.Duration(v.Now),
-			// the stack of a return begins at its caller
-			Stack: append(s.handler(v.Handler), s.rawStack(v.Stack)...), Op: s.fullOp(v.Op),
+			Stack: s.stacks.below(v.Handler, v.Stack), Op: s.fullOp(v.Op),
 		})
 	}
 	for id, op := range ops {
@@ -256,7 +255,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 	if kept := totals.PinsReleased + totals.LostPages + after.pages(); totals.PinsTaken > kept {
 		e.Lost.UntrackedPages += totals.PinsTaken - kept
 	}
-	return e, s.symbolize(&e)
+	return e, s.symbolize()
 }
 
 func plainOp(op auditOp) audit.Op {
@@ -272,18 +271,10 @@ func plainOp(op auditOp) audit.Op {
 
 func (s *Session) fullOp(op auditOp) audit.Op {
 	o := plainOp(op)
-	o.PinStack, o.CleanStack = s.rawStack(op.PinStack), s.rawStack(op.CleanStack)
-	o.LateStack, o.EndStack = s.rawStack(op.LateStack), s.rawStack(op.EndStack)
-	o.Handler = s.handler(op.Handler)
+	o.PinStack, o.CleanStack = s.stacks.get(op.PinStack), s.stacks.get(op.CleanStack)
+	o.LateStack, o.EndStack = s.stacks.get(op.LateStack), s.stacks.get(op.EndStack)
+	o.Handler = s.stacks.below(op.Handler, 0)
 	return o
-}
-
-// handler is the driver's function that the programs know by this number.
-func (s *Session) handler(number uint32) audit.Stack {
-	if number == 0 || int(number) > len(s.handlers) {
-		return nil
-	}
-	return audit.Stack{s.handlers[number-1]}
 }
 
 func comm(c [16]int8) string {
@@ -293,26 +284,6 @@ func comm(c [16]int8) string {
 	}
 	name, _, _ := bytes.Cut(b, []byte{0})
 	return string(name)
-}
-
-// rawStack reads a stack by the programs' number for it (0: none). Addresses
-// stand in Offset until symbolize names them.
-func (s *Session) rawStack(id uint32) audit.Stack {
-	if id == 0 {
-		return nil
-	}
-	var pcs [32]uint64
-	if err := s.objs.Maps["stacks"].Lookup(id-1, &pcs); err != nil {
-		return nil
-	}
-	var out audit.Stack
-	for _, pc := range pcs {
-		if pc == 0 {
-			break
-		}
-		out = append(out, audit.Frame{Offset: pc})
-	}
-	return out
 }
 
 // isEnd says that a batch was the map's last.

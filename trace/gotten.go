@@ -57,7 +57,7 @@ func (s *Session) judgeGets() (gets, error) {
 			return out, fmt.Errorf("ask for a page's references: %w", err)
 		}
 		op := audit.Op{
-			ID: g.Op, Kind: audit.Kind(g.Kind), PID: int(g.Tgid), TID: int(g.Tid), Comm: comm(g.Comm), PinStack: s.rawStack(g.Stack),
+			ID: g.Op, Kind: audit.Kind(g.Kind), PID: int(g.Tgid), TID: int(g.Tid), Comm: comm(g.Comm), PinStack: s.stacks.get(g.Stack),
 		}
 		switch {
 		case state == gotFreed:

@@ -27,12 +27,12 @@ func (s *Session) moduleIters() ([]hook, error) {
 	}
 	var hooks []hook
 	add := func(function, module string) {
-		if len(s.handlers) == maxHandlers {
+		if len(s.stacks.handlers) == maxHandlers {
 			return
 		}
-		s.handlers = append(s.handlers, audit.Frame{Function: function, Module: module})
+		s.stacks.handlers = append(s.stacks.handlers, audit.Frame{Function: function, Module: module})
 		hooks = append(hooks, hook{
-			name: function, cookie: kindIter | uint64(len(s.handlers))<<cookieHandler, enter: true, exit: true,
+			name: function, cookie: kindIter | uint64(len(s.stacks.handlers))<<cookieHandler, enter: true, exit: true,
 			rules: []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete},
 		})
 	}

@@ -59,8 +59,8 @@ type Session struct {
 	events []auditEvent
 	bad    uint64 // ring records that made no sense
 
-	overdue  map[uint64]audit.Op
-	handlers []audit.Frame // the drivers' functions, by the number in their cookie
+	overdue map[uint64]audit.Op
+	stacks  stacks
 }
 
 // Start loads and attaches the programs. What the kernel lacks is in the
@@ -238,6 +238,7 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, version uint
 		return fmt.Errorf("load the programs: %w", err)
 	}
 	s.objs = objs
+	s.stacks.read = func(id uint32, pcs *[32]uint64) error { return objs.Maps["stacks"].Lookup(id, pcs) }
 	targets := o.Targets
 	if len(targets) == 0 && !o.All {
 		targets = []int{os.Getpid()}

@@ -68,6 +68,7 @@ func verdict(r Report) string {
 func (e *Evidence) group(found []violation) []Finding {
 	var out []Finding
 	index := map[string]int{}
+	places := places{}
 	for _, v := range found {
 		if !e.wanted(v.stack) && !e.wanted(v.op.PinStack) {
 			continue
@@ -76,8 +77,8 @@ func (e *Evidence) group(found []violation) []Finding {
 		if len(stack) == 0 {
 			stack = v.op.PinStack
 		}
-		at := blame(stack)
-		key := strings.Join(append([]string{v.rule, v.severity}, render(stack)...), "\n")
+		at := places.of(stack)
+		key := v.rule + "\n" + v.severity + "\n" + at.text
 		if i, ok := index[key]; ok {
 			out[i].Count++
 			out[i].Pages += uint64(v.pages)
@@ -86,7 +87,7 @@ func (e *Evidence) group(found []violation) []Finding {
 		index[key] = len(out)
 		out = append(out, Finding{
 			Rule: v.rule, Severity: v.severity, Count: 1, Pages: uint64(v.pages),
-			Module: at.Module, Function: at.Function, File: at.File, Line: at.Line,
+			Module: at.blamed.Module, Function: at.blamed.Function, File: at.blamed.File, Line: at.blamed.Line,
 			Stack: render(stack), PID: v.op.PID, Comm: v.op.Comm, Explain: v.explain,
 		})
 	}
@@ -98,6 +99,33 @@ func (e *Evidence) group(found []violation) []Finding {
 
 func rank(severity string) int {
 	return slices.Index([]string{SeverityError, SeverityWarning, SeverityAdvice}, severity)
+}
+
+// place is what a finding tells of a stack.
+type place struct {
+	blamed Frame
+	text   string
+}
+
+// places remembers it by the stack's memory: very many events may share few stacks.
+type places map[stackMemory]place
+
+type stackMemory struct {
+	first  *Frame
+	frames int
+}
+
+func (p places) of(s Stack) place {
+	if len(s) == 0 {
+		return place{}
+	}
+	key := stackMemory{&s[0], len(s)}
+	at, ok := p[key]
+	if !ok {
+		at = place{blame(s), strings.Join(render(s), "\n")}
+		p[key] = at
+	}
+	return at
 }
 
 // wanted says whether the stack passes the filters.
