@@ -43,6 +43,7 @@ func Judge(e Evidence) Report {
 		found = append(found, rule(&e)...)
 	}
 	r.Findings = append(r.Findings, e.group(found)...)
+	r.Lost.Add("findings without a stack, which may be those asked for", e.nowhere(found))
 	if r.Coverage.Attached == nil {
 		r.Coverage.Attached = []string{}
 	}
@@ -95,6 +96,18 @@ func (e *Evidence) group(found []violation) []Finding {
 		return cmp.Or(cmp.Compare(rank(a.Severity), rank(b.Severity)), cmp.Compare(a.Rule, b.Rule))
 	})
 	return out
+}
+
+// nowhere counts the findings that the filters drop only because nothing tells
+// where they are: of two stacks with one hash the kernel keeps one.
+func (e *Evidence) nowhere(found []violation) uint64 {
+	var n uint64
+	for _, v := range found {
+		if len(v.stack) == 0 && len(v.op.PinStack) == 0 && v.severity != SeverityAdvice && !e.wanted(nil) {
+			n++
+		}
+	}
+	return n
 }
 
 func rank(severity string) int {

@@ -322,6 +322,7 @@ func TestRulesAreListed(t *testing.T) {
 
 func TestVerdict(t *testing.T) {
 	leak := []Held{{Pages: 1, Op: read(nil)}}
+	nowhere := read(func(op *Op) { op.PinStack = nil })
 	for name, c := range map[string]struct {
 		evidence Evidence
 		want     string
@@ -334,6 +335,8 @@ func TestVerdict(t *testing.T) {
 		"other hook absent":     {Evidence{Coverage: Coverage{Missing: []Missing{{Hook: "x"}}}}, VerdictClean},
 		"another module's":      {Evidence{Held: leak, Modules: []string{"other"}}, VerdictClean},
 		"this module's":         {Evidence{Held: leak, Modules: []string{"other", "drv"}}, VerdictViolations},
+		"whose isn't known":     {Evidence{Held: []Held{{Pages: 1, Op: nowhere}}, Modules: []string{"drv"}}, VerdictIncomplete},
+		"nobody asks whose":     {Evidence{Held: []Held{{Pages: 1, Op: nowhere}}}, VerdictViolations},
 		"another caller's":      {Evidence{Held: leak, Caller: regexp.MustCompile("^other_")}, VerdictClean},
 		"this caller's":         {Evidence{Held: leak, Caller: regexp.MustCompile("^drv_")}, VerdictViolations},
 	} {
