@@ -250,11 +250,13 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 		return e, err
 	}
 	e.Held = s.held(after, ops)
-	e.Lost.UntrackedPages += unseenReleases(before, after, looked, ops)
+	gone := unseenReleases(before, after, looked, ops)
 	// What was taken is released or in the account.
 	if kept := totals.PinsReleased + totals.LostPages + after.pages(); totals.PinsTaken > kept {
-		e.Lost.UntrackedPages += totals.PinsTaken - kept
+		gone += totals.PinsTaken - kept
 	}
+	e.Lost.UntrackedPages += gone
+	e.Lost.Unseen = e.Lost.Unseen || gone > 0
 	return e, s.symbolize()
 }
 

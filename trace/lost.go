@@ -14,12 +14,15 @@ import (
 )
 
 // A thread that enters the kernel in the middle of a call lost its return only
-// if both programs that see returns missed one.
+// if both programs that see returns missed one. Its call has ended later than it did.
 const lostReturn = 7
+
+// fullRing loses findings, and makes none wrong.
+const fullRing = 0
 
 // lostCauses names what found no place, in the order of enum lost_cause in bpf/state.h.
 var lostCauses = [...]string{
-	"the ring of events is full",
+	fullRing: "the ring of events is full",
 	"an operation found no place",
 	"a kiocb found no place",
 	"a thread found no place",
@@ -33,7 +36,7 @@ var lostCauses = [...]string{
 // lost sums up what the programs and the kernel say they missed. The caller
 // holds s.mu.
 func (s *Session) lost(t auditTotals) audit.Lost {
-	l := audit.Lost{UntrackedPages: t.LostPages + t.GetsUntracked}
+	l := audit.Lost{UntrackedPages: t.LostPages + t.GetsUntracked, Unseen: t.LostPages > 0}
 	for i, c := range t.Lost {
 		why := lostCauses[i]
 		if c.Error < 0 {
@@ -42,7 +45,11 @@ func (s *Session) lost(t auditTotals) audit.Lost {
 		if i == lostReturn {
 			c.Events = min(c.Events, s.misses("on_sys_exit"), s.misses("on_sys_exit_again"))
 		}
-		l.Add(why, c.Events)
+		if i == fullRing || i == lostReturn {
+			l.Add(why, c.Events)
+		} else {
+			l.AddUnseen(why, c.Events)
+		}
 	}
 	s.missed(t, &l)
 	l.Add("an event made no sense", s.bad)
@@ -56,7 +63,7 @@ func (s *Session) lost(t auditTotals) audit.Lost {
 func (s *Session) missed(t auditTotals, l *audit.Lost) {
 	var spared int64
 	for i, h := range dualHooks {
-		l.Add("calls unseen of "+h.names[0], s.unseen(t, i))
+		l.AddUnseen("calls unseen of "+h.names[0], s.unseen(t, i))
 		spared += max(0, s.calls(t, i)-int64(t.Dual[i].Kprobe-s.atStart.Dual[i].Kprobe))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Programs)) {
@@ -65,16 +72,16 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 		}
 		switch name {
 		case "on_enter":
-			l.Add("entries unseen", positive(int64(s.misses(name))-spared))
+			l.AddUnseen("entries unseen", positive(int64(s.misses(name))-spared))
 		case "on_page_free": // what it left behind is checked in the end
 		case "on_exit": // who gets that number next clears what it left behind, but is in scope if the process was
 		case "on_sys_exit", "on_sys_exit_again", "on_sys_enter": // lostReturn tells, if it matters
 		case "on_fork_again":
 		case "on_fork":
 			// Lost only if both missed it.
-			l.Add("forks unseen", min(s.misses(name), s.misses("on_fork_again")))
+			l.AddUnseen("forks unseen", min(s.misses(name), s.misses("on_fork_again")))
 		default:
-			l.Add("runs skipped of "+name, s.misses(name))
+			l.AddUnseen("runs skipped of "+name, s.misses(name))
 		}
 	}
 }

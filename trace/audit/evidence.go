@@ -120,6 +120,9 @@ type Lost struct {
 	Events         uint64  `json:"events"` // of all causes
 	UntrackedPages uint64  `json:"untracked_pages"`
 	Causes         []Cause `json:"causes,omitempty"`
+	// Unseen: pins or completions may be among it, so that what looks as if
+	// there had been none is no proof.
+	Unseen bool `json:"-"`
 }
 
 // Cause is why events were lost.
@@ -134,6 +137,12 @@ func (l *Lost) Add(why string, events uint64) {
 		l.Events += events
 		l.Causes = append(l.Causes, Cause{why, events})
 	}
+}
+
+// AddUnseen counts events that were lost, pins or completions among them.
+func (l *Lost) AddUnseen(why string, events uint64) {
+	l.Add(why, events)
+	l.Unseen = l.Unseen || events > 0
 }
 
 // Any says whether anything was lost.

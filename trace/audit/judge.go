@@ -42,6 +42,9 @@ func Judge(e Evidence) Report {
 	for _, rule := range rules {
 		found = append(found, rule(&e)...)
 	}
+	if e.Lost.Unseen {
+		doubt(found)
+	}
 	r.Findings = append(r.Findings, e.group(found)...)
 	r.Lost.Add("findings without a stack, which may be those asked for", e.nowhere(found))
 	if r.Coverage.Attached == nil {
@@ -52,6 +55,20 @@ func Judge(e Evidence) Report {
 	}
 	r.Verdict = verdict(r)
 	return r
+}
+
+// byAbsence are the rules that go by a pin or a completion that wasn't there, or by
+// the end of one that was.
+var byAbsence = []string{RuleOverUnpin, RuleDoubleComplete, RuleLostComplete}
+
+// doubt makes advice of what isn't proven where pins or completions weren't seen.
+func doubt(found []violation) {
+	for i, v := range found {
+		if slices.Contains(byAbsence, v.rule) && v.severity != SeverityAdvice {
+			found[i].severity = SeverityAdvice
+			found[i].explain += " It isn't proven here: pins or completions were not seen, and this may come of it."
+		}
+	}
 }
 
 // verdict: a proven violation stays one even when something else was missed.

@@ -348,6 +348,40 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// What goes by a pin or a completion that wasn't seen is advice where some weren't.
+func TestNotProven(t *testing.T) {
+	over := Event{Kind: EventOverUnpin, Pages: 1, Stack: releasedAt, Op: read(nil)}
+	again := Event{Kind: EventCompletedAgain, Stack: releasedAt, Op: read(nil)}
+	for name, c := range map[string]struct {
+		evidence Evidence
+		proven   bool // where something else was lost, or this in spite of it
+	}{
+		"over-unpin":      {evidence: Evidence{Events: []Event{over}}},
+		"double-complete": {evidence: Evidence{Events: []Event{again}}},
+		"lost-complete":   {evidence: Evidence{Overdue: []Op{read(nil)}}},
+		"pin-leak":        {evidence: Evidence{Held: []Held{{Pages: 1, Op: read(nil)}}}, proven: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for unseen, proven := range map[bool]bool{false: true, true: c.proven} {
+				e := c.evidence
+				if unseen {
+					e.Lost.AddUnseen("a run was skipped", 1)
+				} else {
+					e.Lost.Add("the ring was full", 1)
+				}
+				severity, verdict := SeverityAdvice, VerdictIncomplete
+				if proven {
+					severity, verdict = SeverityError, VerdictViolations
+				}
+				r := Judge(e)
+				if len(r.Findings) != 1 || r.Findings[0].Rule != name || r.Findings[0].Severity != severity || r.Verdict != verdict {
+					t.Errorf("unseen %v: %s, findings %+v", unseen, r.Verdict, r.Findings)
+				}
+			}
+		})
+	}
+}
+
 // Violations of one rule at one place are one finding; elsewhere, another.
 func TestGrouping(t *testing.T) {
 	elsewhere := read(func(op *Op) { op.PinStack = stack("pin_user_pages", "drv:drv_ioctl") })

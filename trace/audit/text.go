@@ -78,7 +78,7 @@ func (r Report) summary() string {
 	case VerdictClean:
 		return "clean: every page released, every written page marked, every request completed once"
 	case VerdictIncomplete:
-		return "incomplete: no rule was seen broken, but not everything was seen"
+		return "incomplete: no rule is proven broken, but not everything was seen"
 	}
 	var rules []string
 	for _, f := range r.Findings {

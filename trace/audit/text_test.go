@@ -27,7 +27,7 @@ var fullReport = Report{
 func TestText(t *testing.T) {
 	for verdict, last := range map[string]string{
 		VerdictClean:      "audit: clean: every page released, every written page marked, every request completed once",
-		VerdictIncomplete: "audit: incomplete: no rule was seen broken, but not everything was seen",
+		VerdictIncomplete: "audit: incomplete: no rule is proven broken, but not everything was seen",
 		VerdictViolations: "audit: violations: 3 finding(s): pin-leak, dirty-missing",
 	} {
 		r := fullReport
