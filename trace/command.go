@@ -128,7 +128,7 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 				r.Notice(fmt.Sprintf("%d operation(s) are queued for longer than %s without a completion", n, r.LostAfter))
 			}
 			// A process can't finish its exit while one of its requests is lost.
-			if n > 0 && exiting(pid) {
+			if s.stuck(pid) {
 				if r.Notice != nil {
 					r.Notice(fmt.Sprintf("process %d is stuck in its exit, waiting for them: the audit ends here", pid))
 				}

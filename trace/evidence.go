@@ -109,33 +109,6 @@ func (s *Session) Outstanding() (Outstanding, error) {
 	return out, nil
 }
 
-// NoteOverdue remembers the operations that have been in flight for longer
-// than limit and than 20 times the slowest that completed, and returns how
-// many there are now. Those that complete later are judged as overdue.
-func (s *Session) NoteOverdue(limit time.Duration) (int, error) {
-	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
-	if err != nil {
-		return 0, err
-	}
-	totals, err := s.totals()
-	if err != nil {
-		return 0, err
-	}
-	limit = max(limit, 20*time.Duration(totals.SlowestNs))
-	t := now()
-	n := 0
-	for id, op := range ops {
-		o := plainOp(op)
-		if o.Kind.Async() && !o.Ended() && o.Queued && t-o.Start > limit {
-			o.PinStack, o.Handler = s.stacks.get(op.PinStack), s.stacks.below(op.Handler, 0)
-			o.End = t
-			s.overdue[id] = o
-			n++
-		}
-	}
-	return n, nil
-}
-
 func (s *Session) totals() (auditTotals, error) {
 	var perCPU []auditTotals
 	var sum auditTotals
@@ -244,7 +217,7 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 			e.Events = append(e.Events, audit.Event{Kind: audit.EventOp, Op: o})
 		}
 	}
-	e.Overdue = slices.Collect(maps.Values(s.overdue))
+	e.Overdue, e.Stuck = slices.Collect(maps.Values(s.overdue)), s.stuck
 	after, err := s.pinned()
 	if err != nil {
 		return e, err

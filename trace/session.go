@@ -60,6 +60,7 @@ type Session struct {
 	bad    uint64 // ring records that made no sense
 
 	overdue map[uint64]audit.Op
+	exits   map[int]time.Duration // since when processes with overdue operations are in their exit
 	stacks  stacks
 }
 

@@ -74,6 +74,11 @@ type Op struct {
 // Ended says whether the operation was told complete, or returned.
 func (o Op) Ended() bool { return o.Completions > 0 }
 
+// Waits says whether the operation may wait by design, for something that need
+// never happen: as commands do by which a server of ublk or FUSE fetches its next
+// request. One for which pages were pinned moves data.
+func (o Op) Waits() bool { return o.Kind == KindURingCmd && o.Taken == 0 }
+
 // EventKind says what was seen.
 type EventKind uint32
 
@@ -179,6 +184,7 @@ type Evidence struct {
 	End       time.Duration // when the audit ended, kernel's monotonic clock
 	LostAfter time.Duration
 	Gone      func(pid int) bool // the process has exited; nil: none has
+	Stuck     func(pid int) bool // the process doesn't come to the end of its exit; nil: all do
 	Modules   []string           // findings of these modules only; empty: of all
 	Caller    *regexp.Regexp     // findings with a function like this in their stack only
 }

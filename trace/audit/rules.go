@@ -257,6 +257,10 @@ func lostComplete(e *Evidence) []violation {
 		if age < e.LostAfter && !gone {
 			continue
 		}
+		if op.Waits() && !gone && (e.Stuck == nil || !e.Stuck(op.PID)) {
+			out = append(out, waiting(op, age))
+			continue
+		}
 		out = append(out, violation{
 			rule: RuleLostComplete, severity: SeverityError, pages: op.Live, stack: submission(op), op: op,
 			explain: fmt.Sprintf("A %s was queued and, %s later, isn't completed. The process can't exit and its pages stay pinned. "+
@@ -265,14 +269,29 @@ func lostComplete(e *Evidence) []violation {
 		})
 	}
 	for _, op := range e.Overdue {
+		age := op.End - op.Start
+		if op.Waits() {
+			out = append(out, waiting(op, age))
+			continue
+		}
 		out = append(out, violation{
 			rule: RuleLostComplete, severity: SeverityError, stack: submission(op), op: op,
 			explain: fmt.Sprintf("A %s was queued and not completed for %s, far longer than any other. If the device may really be that slow, "+
 				"raise --lost-after; else look for a completion that is only rescued by a timeout or by closing the device.",
-				op.Kind, (op.End - op.Start).Round(time.Millisecond)),
+				op.Kind, age.Round(time.Millisecond)),
 		})
 	}
 	return out
+}
+
+// waiting is a command that was queued for long and may be meant to.
+func waiting(op Op, age time.Duration) violation {
+	return violation{
+		rule: RuleLostComplete, severity: SeverityAdvice, stack: submission(op), op: op,
+		explain: fmt.Sprintf("An %s was queued and not completed for %s. It has no pages pinned, and may well wait for something that hasn't "+
+			"happened yet. If it should have been done by then, look for a path that doesn't call io_uring_cmd_done().",
+			op.Kind, age.Round(time.Millisecond)),
+	}
 }
 
 // submission is where a request came to the driver.

@@ -65,6 +65,9 @@ func longAfter(change func(*Op)) Evidence {
 func TestRules(t *testing.T) {
 	gone := func(int) bool { return true }
 	alive := func(int) bool { return false }
+	command := func(op *Op) {
+		*op = Op{ID: 1, Kind: KindURingCmd, PID: 10, Start: time.Second, Queued: true, Handler: stack("drv:drv_uring_cmd")}
+	}
 	running := func(op *Op) { op.Completions, op.End, op.Live, op.Dirty, op.Queued = 0, 0, 4, 0, true }
 	proven := map[string]bool{}
 
@@ -192,6 +195,25 @@ func TestRules(t *testing.T) {
 		"lost-complete: nothing pinned, the driver known by its function": {
 			evidence: Evidence{Overdue: []Op{read(func(op *Op) { op.PinStack, op.Handler = nil, stack("drv:drv_read_iter") })}},
 			want:     []string{RuleLostComplete}, severity: SeverityError},
+		"lost-complete: a command with pages, too old": {
+			evidence: Evidence{Unfinished: []Op{read(func(op *Op) { running(op); op.Kind = KindURingCmd })}, End: 10 * time.Second,
+				LostAfter: 3 * time.Second, Gone: alive},
+			want: []string{RuleLostComplete}, pages: 4, severity: SeverityError},
+		"lost-complete: a command with pages, rescued later": {
+			evidence: Evidence{Overdue: []Op{read(func(op *Op) { op.Kind, op.Live = KindURingCmd, 0 })}, Gone: gone},
+			want:     []string{RuleLostComplete}, severity: SeverityError},
+		"lost-complete: a command without pages, its process gone": {
+			evidence: Evidence{Unfinished: []Op{read(command)}, End: 10 * time.Second, LostAfter: 3 * time.Second, Gone: gone},
+			want:     []string{RuleLostComplete}, severity: SeverityError},
+		"lost-complete: a command without pages, its process stuck": {
+			evidence: Evidence{Unfinished: []Op{read(command)}, End: 10 * time.Second, LostAfter: 3 * time.Second, Gone: alive, Stuck: gone},
+			want:     []string{RuleLostComplete}, severity: SeverityError},
+		"a command without pages waits, its process alive": {
+			evidence: Evidence{Unfinished: []Op{read(command)}, End: 10 * time.Second, LostAfter: 3 * time.Second, Gone: alive, Stuck: alive},
+			want:     []string{RuleLostComplete}, severity: SeverityAdvice},
+		"a command without pages had waited, its process gone since": {
+			evidence: Evidence{Overdue: []Op{read(command)}, Gone: gone},
+			want:     []string{RuleLostComplete}, severity: SeverityAdvice},
 
 		"sync-as-async": {
 			evidence: Evidence{Events: []Event{{Kind: EventSyncQueued, Stack: stack("drv:drv_read_iter", "vfs_read"), Op: read(nil)}}},
@@ -292,8 +314,12 @@ func TestRules(t *testing.T) {
 			if f := r.Findings[0]; f.Count != 1 || f.Pages != c.pages || f.Severity != c.severity {
 				t.Errorf("count %d, pages %d, %s; want 1, %d, %s", f.Count, f.Pages, f.Severity, c.pages, c.severity)
 			}
-			if r.Verdict != VerdictViolations {
-				t.Errorf("verdict %s, want violations", r.Verdict)
+			verdict := VerdictViolations
+			if c.severity == SeverityAdvice {
+				verdict = VerdictClean
+			}
+			if r.Verdict != verdict {
+				t.Errorf("verdict %s, want %s", r.Verdict, verdict)
 			}
 		})
 	}
