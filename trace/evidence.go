@@ -173,11 +173,11 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 		return audit.Evidence{}, err
 	}
 	e := audit.Evidence{Coverage: s.coverage, End: now()}
-	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
+	totals, after, err := s.final()
 	if err != nil {
 		return e, err
 	}
-	totals, err := s.finalTotals()
+	ops, err := readMap[uint64, auditOp](s.objs.Maps["ops"])
 	if err != nil {
 		return e, err
 	}
@@ -218,16 +218,8 @@ func (s *Session) Evidence() (audit.Evidence, error) {
 		}
 	}
 	e.Overdue, e.Stuck = slices.Collect(maps.Values(s.overdue)), s.stuck
-	after, err := s.pinned()
-	if err != nil {
-		return e, err
-	}
 	e.Held = s.held(after, ops)
-	gone := unseenReleases(before, after, looked, ops)
-	// What was taken is released or in the account.
-	if kept := totals.PinsReleased + totals.LostPages + after.pages(); totals.PinsTaken > kept {
-		gone += totals.PinsTaken - kept
-	}
+	gone := unseenReleases(before, after, looked, ops) + vanished(totals, after)
 	e.Lost.UntrackedPages += gone
 	e.Lost.Unseen = e.Lost.Unseen || gone > 0
 	return e, s.symbolize()

@@ -96,20 +96,30 @@ func (s *Session) unseen(t auditTotals, i int) uint64 {
 	return positive(s.calls(t, i) - int64(t.Dual[i].Handled-s.atStart.Dual[i].Handled))
 }
 
-// finalTotals reads the counters until they fit together, for what two programs
-// see goes on being counted. A call that was lost stays lost.
-func (s *Session) finalTotals() (auditTotals, error) {
+// final reads the counters, and what is pinned, until they fit together: what two
+// programs see goes on being counted, and a program that ran when all were
+// stopped may end late. What was lost stays lost.
+func (s *Session) final() (auditTotals, pinned, error) {
 	for try := 0; ; try++ {
 		t, err := s.totals()
-		fits := true
+		if err != nil {
+			return t, nil, err
+		}
+		p, err := s.pinned()
+		fits := vanished(t, p) == 0
 		for i := range dualHooks {
 			fits = fits && s.unseen(t, i) == 0
 		}
 		if err != nil || fits || try == 5 {
-			return t, err
+			return t, p, err
 		}
 		time.Sleep(settle)
 	}
+}
+
+// vanished is how many pages were taken that are neither released nor in the account.
+func vanished(t auditTotals, p pinned) uint64 {
+	return positive(int64(t.PinsTaken - t.PinsReleased - t.LostPages - p.pages()))
 }
 
 func positive(n int64) uint64 { return uint64(max(0, n)) }
