@@ -44,3 +44,25 @@ func TestUnseenReleases(t *testing.T) {
 		})
 	}
 }
+
+// What was taken is released, found no place, or is pinned.
+func TestVanished(t *testing.T) {
+	held := pinned{7: {live: 3}, 8: {live: 1}}
+	for _, c := range []struct {
+		taken, released, lost uint64
+		held                  pinned
+		want                  uint64
+	}{
+		{},
+		{taken: 10, released: 10},
+		{taken: 10, released: 6, held: held},
+		{taken: 10, released: 4, lost: 1, held: held, want: 1},
+		{taken: 10, released: 8, held: held}, // a program that runs has counted half of its work
+		{taken: 10, want: 10},
+	} {
+		totals := auditTotals{PinsTaken: c.taken, PinsReleased: c.released, LostPages: c.lost}
+		if got := vanished(totals, c.held); got != c.want {
+			t.Errorf("%+v: %d vanished", c, got)
+		}
+	}
+}
