@@ -52,13 +52,10 @@ func noteExits(since map[int]time.Duration, pids map[int]bool, exiting func(int)
 	return out
 }
 
-// stuckAfter is how long a process may be seen in its exit: that it has requests
-// which are overdue isn't the reason, where those are about to be cancelled.
-const stuckAfter = 500 * time.Millisecond
-
 // stuck says whether the process doesn't come to the end of its exit, where it
-// waits for its requests, of which some are overdue.
+// waits for its requests, of which some are overdue. Those that had only waited
+// for something are about to be cancelled at first.
 func (s *Session) stuck(pid int) bool {
 	since, ok := s.exits[pid]
-	return ok && now()-since >= stuckAfter && exiting(pid)
+	return ok && now()-since >= drainLimit && exiting(pid)
 }
