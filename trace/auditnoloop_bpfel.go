@@ -33,7 +33,7 @@ type auditNoLoopFolioState struct {
 	Foreign    uint32
 	Misled     uint32
 	Unlisted   uint32
-	Reserved   uint32
+	Marked     uint32
 	FirstDirty uint64
 	LastDirty  uint64
 	Holders    [8]uint64

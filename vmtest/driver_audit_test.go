@@ -28,6 +28,7 @@ var notAudited = map[string]struct{ audit, reason string }{
 	"TestBufferHelper":           {audit: "TestBufferAudited"},
 	"TestDriverHugePages":        {audit: "TestDriverHugePagesAudited"},
 	"TestDriverSharedPage":       {audit: "TestDriverHugePagesAudited"},
+	"TestDriverSharedPageFails":  {audit: "TestAuditSharedPage"},
 	"TestEduEveryEngine":         {reason: "audits itself"},
 	"TestEduFaults":              {reason: "is an audit"},
 	"TestDriverFaultUsedUp":      {reason: "commits dirty-missing on purpose, which is found"},

@@ -74,21 +74,29 @@ __noinline int release_hold(WALK_REF ref, __u64 id, __u32 left)
 	op = op_of(id);
 	if (op) {
 		bool ended = op->completions != 0;
+		/*
+		 * Whose pin it was is a guess where nothing but the slots tells it
+		 * and others hold the folio too; whoever is left then may be the
+		 * wrong one.
+		 */
+		bool doubt = w->guess && (f->misled || f->live > held);
 
 		if (write) {
-			if (w->dirty || f->last_dirty >= since || folio_dirty(w->run)) {
+			/*
+			 * In doubt it may be a pin of one that failed, rightly clean.
+			 * Only if nobody dirtied the page until the last pin went
+			 * was it wrong for whoever didn't fail.
+			 */
+			if (w->dirty || f->last_dirty >= since || folio_dirty(w->run) ||
+			    (doubt && (f->live > n || f->last_dirty || f->marked))) {
 				__sync_fetch_and_add(&op->dirty, write);
 			} else {
 				__sync_fetch_and_add(&op->clean, write);
 				w->clean_op = id;
 			}
 		}
-		/*
-		 * Whose pin it was is a guess where nothing but the slots tells it
-		 * and others hold the folio too; whoever is left then may be the
-		 * wrong one. It proves nothing against one that ended.
-		 */
-		if (w->guess && (f->misled || f->live > held)) {
+		/* It proves nothing against one that ended. */
+		if (doubt) {
 			f->misled = 1;
 			ended = false;
 		}
@@ -180,6 +188,8 @@ __noinline int release_run(WALK_REF ref)
 		w->readonly_dirty += n;
 		w->readonly_op = f->holders[0];
 	}
+	if (w->dirty)
+		f->marked = 1;
 	last = f->holders[0];
 	left = n;
 #pragma unroll

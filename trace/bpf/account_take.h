@@ -55,7 +55,7 @@ __noinline int pin_run(WALK_REF ref)
 		__u32 pins = folio_pins(w->run);
 
 		f->foreign = pins > n;
-		f->misled = f->unlisted = 0;
+		f->misled = f->unlisted = f->marked = 0;
 		f->first_dirty = f->last_dirty = 0;
 		/*
 		 * Not live_write: another CPU may have counted its pins of this

@@ -74,7 +74,7 @@ struct folio_state {
 	__u32 foreign;		/* pinned by someone unseen when first met: its count proves nothing */
 	__u32 misled;		/* a holder was guessed among several, since the first of the live pins */
 	__u32 unlisted;		/* there were more holders than slots, since then */
-	__u32 reserved;
+	__u32 marked;		/* a release dirtied it, since then */
 	__u64 first_dirty;	/* since the first of the live pins */
 	__u64 last_dirty;
 	__u64 holders[HOLDERS];	/* operation ids */
