@@ -47,6 +47,9 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 			fresh.tid = k->tid;
 			__builtin_memcpy(fresh.comm, k->comm, sizeof(fresh.comm));
 		}
+		/* Even if this one finds no place: its completion is none of the last one's. */
+		if (k)
+			kiocb_forget(kiocb);
 		id = op_begin(kind, kiocb, kind == OP_URING_CMD ? 0 : OPF_BYTES);
 		op = op_of(id);
 		if (!op)
