@@ -179,7 +179,12 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	if (BPF_CORE_READ(kiocb, ki_complete)) {
 		k = kiocb_of(key);
 		ts->iter_kiocb = key;
-		ts->iter_op = k ? k->op : 0;
+		ts->iter_op = 0;
+		/* Its memory is used anew, by what no hook saw: io_uring's multishot reads. */
+		if (k && k->completions)
+			kiocb_forget(key);
+		else if (k)
+			ts->iter_op = k->op;
 	} else {
 		ts->iter_kiocb = 0;
 		ts->iter_op = op_begin(OP_SYNC, 0, OPF_BYTES);
