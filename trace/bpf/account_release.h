@@ -172,10 +172,12 @@ __noinline int release_run(WALK_REF ref)
 			proven = f ? !f->foreign : last != 0;
 			if (last)
 				w->over_op = *last & ~RELEASED_DIRTY;
-			/* The zero page counts no pins since 6.5. */
-			if (!proven && w->audited && folio_pins(w->run) < n && !folio_reserved(w->run))
-				proven = true;
 		}
+		if (pins_lost)
+			proven = false;
+		/* The zero page counts no pins since 6.5. */
+		if (!proven && w->audited && folio_pins(w->run) < n && !folio_reserved(w->run))
+			proven = true;
 		if (proven)
 			w->over += excess;
 		else if (w->audited)

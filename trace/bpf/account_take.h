@@ -48,7 +48,7 @@ __noinline int pin_run(WALK_REF ref)
 		bpf_map_update_elem(&folios, &key.folio, &fresh, BPF_NOEXIST);
 		f = bpf_map_lookup_elem(&folios, &key.folio);
 		if (!f) {
-			COUNT(lost_pages, n);
+			lose_pins(n);
 			return 0;
 		}
 	} else if (f->live == 0) {
@@ -77,7 +77,7 @@ __noinline int pin_run(WALK_REF ref)
 			now = bpf_map_lookup_elem(&folios, &key.folio);
 		}
 		if (!now) {
-			COUNT(lost_pages, n);
+			lose_pins(n);
 			return 0;
 		}
 		f = now;
@@ -93,7 +93,7 @@ __noinline int pin_run(WALK_REF ref)
 		struct hold fresh = { .pages = n, .write = write, .since = w->now };
 
 		if (bpf_map_update_elem(&holds, &key, &fresh, BPF_ANY)) {
-			COUNT(lost_pages, n);
+			lose_pins(n);
 			return 0;
 		}
 		slot_add(f, w->op);

@@ -57,6 +57,7 @@ const volatile __u32 audit_all;		/* every process, not just targets */
 const volatile __u32 self_tgid;		/* the auditor: its children are targets, itself not */
 __u32 gets_seen;			/* some page was taken with FOLL_GET */
 __u32 released_seen;			/* the map has an entry */
+__u32 pins_lost;			/* pins found no place: that nobody seems to hold a page proves nothing */
 __u32 stopped;				/* by user space, which reads the maps */
 const volatile __u32 foll_longterm = 1 << 8;	/* 1 << 16 before 6.3 */
 
@@ -80,10 +81,18 @@ static __always_inline void lose(__u32 cause, long error)
 {
 	struct totals *t = get_totals();
 
+	if (cause == LOST_TASK || cause == LOST_WALK || cause == LOST_FUNCTION)
+		pins_lost = 1;
 	if (!t || cause >= LOST_MAX)
 		return;
 	__sync_fetch_and_add(&t->lost[cause].events, 1);
 	t->lost[cause].error = error;
+}
+
+static __always_inline void lose_pins(__u32 n)
+{
+	pins_lost = 1;
+	COUNT(lost_pages, n);
 }
 
 /* In scope: a thread of an audited process. */

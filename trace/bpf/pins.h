@@ -85,7 +85,7 @@ static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, 
 	WALK_DECLARE(w, ref);
 
 	if (n > MAX_PAGES) {
-		COUNT(lost_pages, n);
+		lose_pins(n);
 		return;
 	}
 	if (!WALK_BEGIN(w, ref))
@@ -117,8 +117,10 @@ static __always_inline void pinned_foreign(__u64 array, __u32 n)
 {
 	WALK_DECLARE(w, ref);
 
-	if (n > MAX_PAGES)
+	if (n > MAX_PAGES) {
+		pins_lost = 1;
 		return;
+	}
 	if (!WALK_BEGIN(w, ref))
 		return;
 	w->base = array;
