@@ -5,10 +5,10 @@
 
 #include "maps.h"
 
-/* Grows with time, so that a lower id is an older operation. */
+/* Grows with time, so that a lower id is an older operation; but begins anew after 417 days. */
 static __always_inline __u64 new_id(__u64 now)
 {
-	return now << 8 | (bpf_get_smp_processor_id() & 0xff);
+	return (now << 8 | (bpf_get_smp_processor_id() & 0xff)) & ~RELEASED_DIRTY;
 }
 
 static __always_inline struct op *op_of(__u64 id)
