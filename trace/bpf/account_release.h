@@ -159,6 +159,9 @@ __noinline int release_run(WALK_REF ref)
 	folio = w->run;		/* a map's key has to be on the stack, for 6.1 */
 	f = bpf_map_lookup_elem(&folios, &folio);
 	live = f ? f->live : 0;
+	/* More pins than are known: these go that the pin function took just now, and has to take again. */
+	if (w->pinning && folio_pins(w->run) >= live + n)
+		return 0;
 	if (live < n) {
 		__u32 excess = n - live;
 		bool proven;

@@ -23,7 +23,7 @@ char LICENSE[] SEC("license") = "GPL";
 const struct event *unused_event __attribute__((unused));
 
 /* A call of a function that interrupts call too, by whichever program saw it first. */
-static __always_inline void dual(void *ctx, __u32 function, __u64 a0, __u64 a1, __u64 a2)
+static __always_inline void dual(void *ctx, __u32 function, __u64 sp, __u64 a0, __u64 a1, __u64 a2)
 {
 	switch (function) {
 	case DUAL_AIO_COMPLETE:
@@ -35,18 +35,18 @@ static __always_inline void dual(void *ctx, __u32 function, __u64 a0, __u64 a1, 
 		completed(ctx, a0, (__s32)a1, false);
 		break;
 	case DUAL_UNPIN_PAGE:
-		released_pages(ctx, a0, 1, WALK_RANGE, false);
+		released_pages(ctx, sp, a0, 1, WALK_RANGE, false);
 		break;
 	case DUAL_UNPIN_PAGES:
-		released_pages(ctx, a0, (__u32)a1, WALK_ARRAY, false);
+		released_pages(ctx, sp, a0, (__u32)a1, WALK_ARRAY, false);
 		break;
 	case DUAL_UNPIN_PAGES_DIRTY:
 		/* Without dirtying it only calls unpin_user_pages, which is seen there. */
 		if (a2 & 0xff)
-			released_pages(ctx, a0, (__u32)a1, WALK_ARRAY, true);
+			released_pages(ctx, sp, a0, (__u32)a1, WALK_ARRAY, true);
 		break;
 	case DUAL_UNPIN_FOLIO:
-		released_pages(ctx, a0, (__u32)a1, WALK_FOLIO, false);
+		released_pages(ctx, sp, a0, (__u32)a1, WALK_FOLIO, false);
 		break;
 	case DUAL_BIO_RELEASE:
 		bio_release(a0);
@@ -87,18 +87,18 @@ int on_enter(struct pt_regs *ctx)
 		dirtied(ctx, page_folio(ctx->di).head, who, false);
 		break;
 	case HOOK_RELEASE_RANGE:
-		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_RANGE, ctx->dx & 0xff);
+		released_pages(ctx, ctx->sp, ctx->di, (__u32)ctx->si, WALK_RANGE, ctx->dx & 0xff);
 		break;
 	case HOOK_RELEASE_FOLIO:
-		released_pages(ctx, ctx->di, 1, WALK_FOLIO, false);
+		released_pages(ctx, ctx->sp, ctx->di, 1, WALK_FOLIO, false);
 		break;
 	case HOOK_RELEASE_FOLIOS:
-		released_pages(ctx, ctx->di, (__u32)ctx->si, WALK_ARRAY, false);
+		released_pages(ctx, ctx->sp, ctx->di, (__u32)ctx->si, WALK_ARRAY, false);
 		break;
 #ifndef WITHOUT_BPF_LOOP
 	case HOOK_DUAL:
 		if (handles(SIDE_KPROBE, COOKIE_DUAL(cookie), ctx->sp, ctx->di) && !stopped)
-			dual(ctx, COOKIE_DUAL(cookie), ctx->di, ctx->si, ctx->dx);
+			dual(ctx, COOKIE_DUAL(cookie), ctx->sp, ctx->di, ctx->si, ctx->dx);
 		break;
 #endif
 	case HOOK_BIO_PAGES:
@@ -163,10 +163,6 @@ static __always_inline __u64 farg(__u64 *ctx, __u32 i)
 	return value;
 }
 
-/* The kernels that need loops of the old kind never skip an fentry program. */
-#ifdef WITHOUT_BPF_LOOP
-#define HANDLES(function, sp, arg) true
-#else
 /*
  * The stack pointer at the function's entry: the trampoline's arguments, where
  * ctx points, lie below its frame pointer, and that below two return addresses.
@@ -180,6 +176,10 @@ static __always_inline __u64 entry_sp(__u64 *ctx, __u32 args)
 	return place + 8 * args + 16;
 }
 
+/* The kernels that need loops of the old kind never skip an fentry program. */
+#ifdef WITHOUT_BPF_LOOP
+#define HANDLES(function, sp, arg) true
+#else
 #define HANDLES(function, sp, arg) handles(SIDE_FENTRY, function, sp, arg)
 #endif
 
@@ -187,10 +187,10 @@ static __always_inline __u64 entry_sp(__u64 *ctx, __u32 args)
 SEC("fentry/" #program)									\
 int program(__u64 *ctx)									\
 {											\
-	__u64 a0 = farg(ctx, 0);							\
+	__u64 sp = entry_sp(ctx, args), a0 = farg(ctx, 0);				\
 											\
-	if (HANDLES(function, entry_sp(ctx, args), a0) && !stopped)			\
-		dual(ctx, function, a0, args > 1 ? farg(ctx, 1) : 0, args > 2 ? farg(ctx, 2) : 0); \
+	if (HANDLES(function, sp, a0) && !stopped)					\
+		dual(ctx, function, sp, a0, args > 1 ? farg(ctx, 1) : 0, args > 2 ? farg(ctx, 2) : 0); \
 	return 0;									\
 }
 

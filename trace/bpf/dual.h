@@ -3,10 +3,22 @@
 #ifndef DIO_TRACE_DUAL_H
 #define DIO_TRACE_DUAL_H
 
+#include <bpf/bpf_core_read.h>
 #include "maps.h"
 
 #define STACK_SHIFT 14		/* THREAD_SIZE on x86-64 */
 #define NOTE_SLACK 64		/* the two see the entry's stack pointer this close */
+
+/* Does this stack pointer belong to the current task, and not to an interrupt? Those have stacks of their own. */
+static __always_inline bool on_task_stack(__u64 sp)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 size = 1 << STACK_SHIFT;
+
+	if (bpf_core_field_exists(struct task_struct, kasan_depth))
+		size *= 2;
+	return sp - (__u64)BPF_CORE_READ(task, stack) < size;
+}
 
 /*
  * True when this program is the one. A note is the other's when it speaks of

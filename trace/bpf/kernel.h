@@ -95,10 +95,12 @@ struct signal_struct {
 };
 
 struct task_struct {
+	void *stack;
 	unsigned int flags;
 	int pid;
 	int tgid;
 	struct signal_struct *signal;
+	unsigned int kasan_depth;	/* where stacks are twice as large */
 };
 
 enum pageflags {

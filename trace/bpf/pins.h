@@ -5,6 +5,7 @@
 
 #include "account_release.h"
 #include "account_take.h"
+#include "dual.h"
 
 /* One step a page, and one more to settle the last run. */
 static long pin_step(__u32 i, STEP_ARG)
@@ -213,10 +214,12 @@ static __always_inline void settle(void *ctx, struct walk *w)
 		op_forget(w->done_op);
 }
 
-static __always_inline void released_pages(void *ctx, __u64 base, __u32 n, __u32 mode, bool dirty)
+/* sp: at the entry of the function that releases. */
+static __always_inline void released_pages(void *ctx, __u64 sp, __u64 base, __u32 n, __u32 mode, bool dirty)
 {
 	__u64 who = bpf_get_current_pid_tgid();
-	struct task_state *ts = task_of((__u32)who);
+	/* What an interrupt releases is none of the operation's that it interrupts. */
+	struct task_state *ts = on_task_stack(sp) ? task_of((__u32)who) : 0;
 	WALK_DECLARE(w, ref);
 	__u32 zero = 0;
 	__u64 *hint;
@@ -239,8 +242,10 @@ static __always_inline void released_pages(void *ctx, __u64 base, __u32 n, __u32
 	w->dirty = dirty;
 	w->now = bpf_ktime_get_ns();
 	w->audited = audited(who >> 32);
-	if (ts)
+	if (ts) {
 		w->op = ts->op ? ts->op : ts->call;
+		w->pinning = ts->pin_hook && sp < ts->pin_sp;
+	}
 	if (mode == WALK_FOLIO) {
 		struct page_ref at = page_folio(base);
 

@@ -40,6 +40,7 @@ struct walk {
 	__u32 pages;
 	__u32 over;
 	__u32 readonly_dirty;
+	__u32 pinning;	/* release: within a pin function of this thread */
 	__u64 readonly_op;
 	__u64 over_op;	/* the last holder of what nobody holds now */
 	__u64 clean_op;
