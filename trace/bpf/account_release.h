@@ -218,8 +218,13 @@ __noinline int release_run(WALK_REF ref)
 	__sync_fetch_and_add(&f->live, -n);
 	if (f->live == 0) {
 #pragma unroll
-		for (i = 0; i < HOLDERS; i++)
-			f->holders[i] = 0;
+		for (i = 0; i < HOLDERS; i++) {
+			__u64 id = *(volatile __u64 *)&f->holders[i];
+
+			/* Another CPU that takes a slot meanwhile has counted its pins before. */
+			if (id && !*(volatile __u32 *)&f->live)
+				f->holders[i] = 0;
+		}
 		/*
 		 * A large folio is kept: another CPU may be about to pin it
 		 * again. A single page seldom has a second user, who looks

@@ -9,19 +9,28 @@
 #include "op.h"
 #include "walk.h"
 
+/* Is the slot op's now? Before 5.12 two CPUs may take it at once, and the later one has it. */
+static __always_inline bool slot_take(__u64 *slot, __u64 op)
+{
+#ifdef WITHOUT_BPF_LOOP
+	if (!*slot)
+		*slot = op;
+	return *slot == op;
+#else
+	__u64 was = __sync_val_compare_and_swap(slot, 0, op);
+
+	return !was || was == op;
+#endif
+}
+
 static __always_inline void slot_add(struct folio_state *f, __u64 op)
 {
 	int i;
 
 #pragma unroll
-	for (i = 0; i < HOLDERS; i++) {
-		if (f->holders[i] == op)
+	for (i = 0; i < HOLDERS; i++)
+		if (slot_take(&f->holders[i], op))
 			return;
-		if (!f->holders[i]) {
-			f->holders[i] = op;
-			return;
-		}
-	}
 	f->unlisted = 1;
 }
 
