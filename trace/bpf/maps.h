@@ -21,7 +21,7 @@
  */
 MAP(BPF_MAP_TYPE_HASH, folios, __u64, struct folio_state, 131072);
 MAP(BPF_MAP_TYPE_HASH, holds, struct hold_key, struct hold, 131072);
-MAP(BPF_MAP_TYPE_HASH, page_ops, __u64, __u64, 131072);	/* pages of large folios */
+MAP(BPF_MAP_TYPE_LRU_HASH, page_ops, __u64, __u64, 131072);	/* pages of large folios: not all are taken out */
 MAP(BPF_MAP_TYPE_LRU_HASH, released, __u64, __u64, 16384);	/* folios whose last pin was seen to go; whose it was, and: */
 #define RELEASED_DIRTY (1ULL << 63)	/* by a release that dirties */
 MAP(BPF_MAP_TYPE_HASH, gets, __u64, struct got, 65536);

@@ -13,6 +13,7 @@ static long pin_step(__u32 i, STEP_ARG)
 	struct walk *w = walk_of(ref);
 	struct page_ref at = {};
 	__u64 page, *owner, op;
+	struct folio_state *f;
 
 	if (!w)
 		return 0;
@@ -22,9 +23,15 @@ static long pin_step(__u32 i, STEP_ARG)
 		if (at.large && !w->get && !w->foreign) {
 			op = w->op;
 			owner = bpf_map_lookup_elem(&page_ops, &page);
-			/* Of two that hold the same page neither is told by it. */
-			if (owner && *owner != op && (!*owner || op_of(*owner)))
-				op = 0;
+			/* Of two that hold the same page neither is told by it, until both have gone. */
+			if (owner && *owner) {
+				if (*owner != op && op_of(*owner))
+					op = 0;
+			} else if (owner) {
+				f = bpf_map_lookup_elem(&folios, &at.head);
+				if (f && f->live)
+					op = 0;
+			}
 			bpf_map_update_elem(&page_ops, &page, &op, BPF_ANY);
 		}
 		if (at.head == w->run) {
