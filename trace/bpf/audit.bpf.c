@@ -208,11 +208,18 @@ SEC("raw_tp/mm_page_free")
 int on_page_free(__u64 *ctx)
 {
 	__u64 page = ctx[0];
+	struct folio_state *f;
 
 	if (gets_seen)
 		bpf_map_delete_elem(&gets, &page);
 	/* Who pins it next may be nobody in scope. */
 	if (released_seen && bpf_map_lookup_elem(&released, &page))
 		bpf_map_delete_elem(&released, &page);
+	/* A large folio's state was kept: see release_run. */
+	if ((__u32)ctx[1]) {
+		f = bpf_map_lookup_elem(&folios, &page);
+		if (f && !f->live)
+			bpf_map_delete_elem(&folios, &page);
+	}
 	return 0;
 }
