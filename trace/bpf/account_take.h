@@ -41,6 +41,7 @@ __noinline int pin_run(WALK_REF ref)
 	struct hold_key key = {};
 	__u32 n, write;
 	struct hold *h;
+	bool listed;
 
 	if (!w)
 		return 0;
@@ -74,6 +75,19 @@ __noinline int pin_run(WALK_REF ref)
 	/* In this order, for the same reason. */
 	__sync_fetch_and_add(&f->live_write, write);
 	__sync_fetch_and_add(&f->live, n);
+	h = bpf_map_lookup_elem(&holds, &key);
+	listed = h != 0;
+	if (h) {
+		__sync_fetch_and_add(&h->pages, n);
+		__sync_fetch_and_add(&h->write, write);
+	} else {
+		struct hold fresh = { .pages = n, .write = write, .since = w->now };
+
+		if (bpf_map_update_elem(&holds, &key, &fresh, BPF_ANY)) {
+			lose_pins(n);
+			return 0;
+		}
+	}
 	now = bpf_map_lookup_elem(&folios, &key.folio);
 	if (now != f) {
 		/* Another CPU released the last pin, and took its state away: it may be another folio's. */
@@ -90,23 +104,12 @@ __noinline int pin_run(WALK_REF ref)
 			return 0;
 		}
 		f = now;
+		listed = false;
 		__sync_fetch_and_add(&f->live_write, write);
 		__sync_fetch_and_add(&f->live, n);
 	}
-
-	h = bpf_map_lookup_elem(&holds, &key);
-	if (h) {
-		__sync_fetch_and_add(&h->pages, n);
-		__sync_fetch_and_add(&h->write, write);
-	} else {
-		struct hold fresh = { .pages = n, .write = write, .since = w->now };
-
-		if (bpf_map_update_elem(&holds, &key, &fresh, BPF_ANY)) {
-			lose_pins(n);
-			return 0;
-		}
+	if (!listed)
 		slot_add(f, w->op);
-	}
 	w->pages += n;
 	return 0;
 }
