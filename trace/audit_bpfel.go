@@ -215,6 +215,7 @@ const (
 	auditVarAuditAll             = "audit_all"
 	auditVarFollLongterm         = "foll_longterm"
 	auditVarGetsSeen             = "gets_seen"
+	auditVarPinsLost             = "pins_lost"
 	auditVarReleasedSeen         = "released_seen"
 	auditVarSelfTgid             = "self_tgid"
 	auditVarStopped              = "stopped"
@@ -315,6 +316,7 @@ type auditVariableSpecs struct {
 	AuditAll     *ebpf.VariableSpec `ebpf:"audit_all"`
 	FollLongterm *ebpf.VariableSpec `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.VariableSpec `ebpf:"gets_seen"`
+	PinsLost     *ebpf.VariableSpec `ebpf:"pins_lost"`
 	ReleasedSeen *ebpf.VariableSpec `ebpf:"released_seen"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopped      *ebpf.VariableSpec `ebpf:"stopped"`
@@ -389,6 +391,7 @@ type auditVariables struct {
 	AuditAll     *ebpf.Variable `ebpf:"audit_all"`
 	FollLongterm *ebpf.Variable `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.Variable `ebpf:"gets_seen"`
+	PinsLost     *ebpf.Variable `ebpf:"pins_lost"`
 	ReleasedSeen *ebpf.Variable `ebpf:"released_seen"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 	Stopped      *ebpf.Variable `ebpf:"stopped"`

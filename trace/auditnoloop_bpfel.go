@@ -178,7 +178,7 @@ type auditNoLoopWalk struct {
 	Pages         uint32
 	Over          uint32
 	ReadonlyDirty uint32
-	_             [4]byte
+	Pinning       uint32
 	ReadonlyOp    uint64
 	OverOp        uint64
 	CleanOp       uint64
@@ -237,6 +237,7 @@ const (
 	auditNoLoopVarAuditAll             = "audit_all"
 	auditNoLoopVarFollLongterm         = "foll_longterm"
 	auditNoLoopVarGetsSeen             = "gets_seen"
+	auditNoLoopVarPinsLost             = "pins_lost"
 	auditNoLoopVarReleasedSeen         = "released_seen"
 	auditNoLoopVarSelfTgid             = "self_tgid"
 	auditNoLoopVarStopped              = "stopped"
@@ -339,6 +340,7 @@ type auditNoLoopVariableSpecs struct {
 	AuditAll     *ebpf.VariableSpec `ebpf:"audit_all"`
 	FollLongterm *ebpf.VariableSpec `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.VariableSpec `ebpf:"gets_seen"`
+	PinsLost     *ebpf.VariableSpec `ebpf:"pins_lost"`
 	ReleasedSeen *ebpf.VariableSpec `ebpf:"released_seen"`
 	SelfTgid     *ebpf.VariableSpec `ebpf:"self_tgid"`
 	Stopped      *ebpf.VariableSpec `ebpf:"stopped"`
@@ -417,6 +419,7 @@ type auditNoLoopVariables struct {
 	AuditAll     *ebpf.Variable `ebpf:"audit_all"`
 	FollLongterm *ebpf.Variable `ebpf:"foll_longterm"`
 	GetsSeen     *ebpf.Variable `ebpf:"gets_seen"`
+	PinsLost     *ebpf.Variable `ebpf:"pins_lost"`
 	ReleasedSeen *ebpf.Variable `ebpf:"released_seen"`
 	SelfTgid     *ebpf.Variable `ebpf:"self_tgid"`
 	Stopped      *ebpf.Variable `ebpf:"stopped"`
