@@ -63,6 +63,7 @@ matrix: $(DIOCTL)
 
 debug: $(DIOCTL)
 	@scripts/setup debug
+	@DIO_VM_TESTS=1 DIO_KERNEL=debug CGO_ENABLED=0 $(GO) test -count=1 -timeout 15m -run TestVMCheckers ./vm
 	@scripts/guest-test debug
 
 bench: build
