@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,20 +36,28 @@ func TestAuditInterrupt(t *testing.T) {
 			cmd := exec.CommandContext(ctx, "dioctl", "audit", "--format", "json", "--output", report, "--", "sh", "-c", countInterrupts)
 			lines, interrupt := start(t, cmd)
 			var said []string
+			var at time.Time
 			for lines.Scan() {
 				// The terminal's echo may come amid any line.
 				line := strings.TrimSpace(strings.ReplaceAll(lines.Text(), "^C", ""))
 				said = append(said, line)
 				if line == "running" {
+					at = time.Now()
 					interrupt()
 				}
 				if strings.HasPrefix(line, "interrupts:") {
 					break
 				}
 			}
+			took := time.Since(at)
 			err := cmd.Wait()
-			if got := strings.Join(said, "\n"); err != nil || !strings.HasSuffix(got, "\ninterrupts: 1") {
-				t.Errorf("%v, and the command said %q", err, got)
+			want := "\ninterrupts: 1"
+			// Where the machine is so slow the audit takes it for one that ignores them.
+			if name == "terminal" && took > 5*time.Second {
+				want = "\ninterrupts: 2"
+			}
+			if got := strings.Join(said, "\n"); err != nil || !strings.HasSuffix(got, want) {
+				t.Errorf("%v, and the command said in %v: %q", err, took, got)
 			}
 			text, err := os.ReadFile(report)
 			if err != nil {
