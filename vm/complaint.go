@@ -36,7 +36,7 @@ var complaint = regexp.MustCompile(strings.Join([]string{
 var innocent = regexp.MustCompile(strings.Join([]string{
 	`\bWARNING: (?:No|Unable to find) .*(?:MTRR|IOMMU)`,
 	`\bBUG: .*BIOS\b`, `\[Firmware (?:Bug|Warn)\]`,
-	`\bSpectre\b`, `\bMDS: `, `\bRETBleed: `,
+	`\bSpectre\b`, `\bSpeculative Return Stack Overflow: `, `\bMDS: `, `\bRETBleed: `,
 	`\bdebug is enabled\.`, `\bUBSAN: .*enabled\b`, `\bKFENCE: .*enabled\b`, `\bkfence: initialized\b`,
 }, "|"))
 

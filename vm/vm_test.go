@@ -55,6 +55,7 @@ func TestComplaints(t *testing.T) {
 		"clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc-early' as unstable because the skew is too large:",
 		"acpi PNP0A03:00: fail to add MMCONFIG information",
 		"Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
+		"Speculative Return Stack Overflow: WARNING: See https://kernel.org/doc/html/latest/admin-guide/hw-vuln/srso.html for mitigation options.",
 		"[Firmware Bug]: TSC doesn't count with P0 frequency!",
 		"kmemleak: Kernel memory leak detector initialized (mem pool available: 15669)",
 		"kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", // PID 1 tells which are the run's
