@@ -23,6 +23,7 @@ type uringLoop struct {
 	begun   []time.Duration // by slot
 	tail    uint32          // of the submission ring
 	count   tally
+	lost    int // operations that were begun once more
 }
 
 // maxBuffers is how many buffers a ring takes on every kernel (before 5.13:
@@ -152,7 +153,7 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 	}
 	left -= int64(first)
 	pending, inFlight := first, first // handed over or not; all that is begun
-	refused, lost := 0, 0
+	refused := 0
 	var failed error
 	for inFlight > 0 {
 		r.sqTail.Store(l.tail)
@@ -190,10 +191,9 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 			}
 			if int64(c.res) == int64(l.job.block) {
 				l.count.bytes += int64(c.res)
-			} else if c.res == -int32(unix.ECANCELED) && lost < 100 {
-				lost++ // no thread could be started for it: once more
+			} else if again, err := l.odd(slot, c.res); again {
 				left++
-			} else if err := l.count.check(l.job, l.offset(slot), int64(c.res)); err != nil && failed == nil {
+			} else if err != nil && failed == nil {
 				failed, left = err, 0 // and wait for what is in flight
 			}
 			if left > 0 {
@@ -206,6 +206,18 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 		r.cqHead.Store(head)
 	}
 	return failed
+}
+
+// odd takes a result that isn't a whole block; again: io_uring could start no thread
+// for the operation, which is to be done once more.
+//
+//go:noinline
+func (l *uringLoop) odd(slot uint64, res int32) (again bool, err error) {
+	if res == -int32(unix.ECANCELED) && l.lost < 100 {
+		l.lost++
+		return true, nil
+	}
+	return false, l.count.check(l.job, l.offset(slot), int64(res))
 }
 
 // offset is where a slot's operation went.
