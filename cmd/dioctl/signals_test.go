@@ -86,6 +86,25 @@ func TestBrokenPipeEndsInOrder(t *testing.T) {
 	}
 }
 
+// Who reads the bytes themselves, and has enough, is told nothing either.
+func TestReaderHasEnough(t *testing.T) {
+	cmd := dioctlProcess(t, "read", "--length", "64M", "/dev/zero")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if ws := ending(t, cmd); !ws.Exited() || ws.ExitStatus() != exitBrokenPipe || stderr.Len() > 0 {
+		t.Errorf("status %#x, %q", ws, stderr.String())
+	}
+}
+
 // A closed terminal asks for an orderly end, and asks more than once; nohup
 // says that it is no reason to end.
 func TestHangup(t *testing.T) {
