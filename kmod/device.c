@@ -49,7 +49,13 @@ static void dio_dev_free(struct device *device)
 	kfree(dev);
 }
 
-static struct dio_dev *dio_dev_create(const struct dio_backend *backend)
+/*
+ * A device below @parent that nobody sees yet. @backend NULL: software. @hardware
+ * is the device's from now on, and freed with it; ERR_PTR: still the caller's.
+ * dio_dev_show() comes next.
+ */
+struct dio_dev *dio_dev_create(struct device *parent, const char *format, u32 index,
+			       const struct dio_backend *backend, void *hardware)
 {
 	struct dio_dev *dev;
 	int ret = -ENOMEM;
@@ -59,6 +65,7 @@ static struct dio_dev *dio_dev_create(const struct dio_backend *backend)
 		goto fail;
 
 	dev->backend = backend;
+	dev->index = index;
 	mutex_init(&dev->config_lock);
 	mutex_init(&dev->fsync_lock);
 	mutex_init(&dev->files_lock);
@@ -84,7 +91,15 @@ static struct dio_dev *dio_dev_create(const struct dio_backend *backend)
 		goto fail_settings;
 	}
 	device_initialize(&dev->dev);
+	dev->dev.parent = parent;
 	dev->dev.release = dio_dev_free;
+	ret = dev_set_name(&dev->dev, format, index);
+	if (ret) {
+		/* dio_dev_free() unwinds from here on. */
+		put_device(&dev->dev);
+		goto fail;
+	}
+	dev->hardware = hardware;
 	return dev;
 
 fail_settings:
@@ -97,50 +112,37 @@ fail:
 	return ERR_PTR(ret);
 }
 
-/*
- * Makes a device below @parent and shows it under /dev. @backend NULL: software.
- * ERR_PTR, and @hardware is the caller's still.
- */
-struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index,
-			    const struct dio_backend *backend, void *hardware)
+/* Who has it open keeps the file, and gets nothing but ENODEV from it any more. */
+static void dio_dev_retire(struct dio_dev *dev)
 {
-	struct dio_dev *dev;
-	int ret;
-
-	dev = dio_dev_create(backend);
-	if (IS_ERR(dev))
-		return dev;
-
-	dev->index = index;
-	dev->hardware = hardware;
-	dev->dev.parent = parent;
-	ret = dev_set_name(&dev->dev, format, index);
-	if (ret)
-		goto fail;
-	ret = dio_chrdev_add(dev);
-	if (ret)
-		goto fail;
-	return dev;
-
-fail:
-	dev->hardware = NULL;
-	put_device(&dev->dev);
-	return ERR_PTR(ret);
-}
-
-/*
- * The device goes, whoever is using it. Nobody can begin a request or open it any
- * more; who waits is told ENODEV at once, who has it mapped gets SIGBUS from now
- * on. Open files keep the rest until they're closed.
- */
-void dio_dev_remove(struct dio_dev *dev)
-{
-	dio_chrdev_del(dev);
 	dio_shut(dev);
 	dio_faults_disarm(dev);
 	dio_requests_hurry(dev);
 	wake_up_all(&dev->removal);
 	dio_unmap(dev);
 	dio_buffers_drop(dev);
-	put_device(&dev->dev);
+}
+
+/*
+ * Shows @dev under /dev. An error, and it's as after dio_dev_remove(): somebody may
+ * have opened it by its number before what failed; the caller puts it.
+ */
+int dio_dev_show(struct dio_dev *dev)
+{
+	int ret = dio_chrdev_add(dev);
+
+	if (ret)
+		dio_dev_retire(dev);
+	return ret;
+}
+
+/*
+ * The device goes, whoever is using it. Nobody can begin a request or open it any
+ * more; who waits is told ENODEV at once, who has it mapped gets SIGBUS from now
+ * on. Open files keep the rest until they're closed; the caller puts its part.
+ */
+void dio_dev_remove(struct dio_dev *dev)
+{
+	dio_chrdev_del(dev);
+	dio_dev_retire(dev);
 }

@@ -180,8 +180,9 @@ static inline bool dio_gone(const struct dio_dev *dev)
 }
 
 /* device.c: a device's life */
-struct dio_dev *dio_dev_add(struct device *parent, const char *format, u32 index,
-			    const struct dio_backend *backend, void *hardware);
+struct dio_dev *dio_dev_create(struct device *parent, const char *format, u32 index,
+			       const struct dio_backend *backend, void *hardware);
+int dio_dev_show(struct dio_dev *dev);
 void dio_dev_remove(struct dio_dev *dev);
 
 /* config.c: the configuration */

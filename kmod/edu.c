@@ -110,6 +110,18 @@ static void dio_edu_close(struct dio_edu *edu)
 	pci_disable_device(pdev);
 }
 
+/* Nobody begins anything any more: its last work is ended, its resources go. */
+static void dio_edu_stop(struct dio_edu *edu)
+{
+	int id = edu->id;
+
+	dio_edu_queue_exit(edu);
+	dio_edu_close(edu);
+	/* @edu goes with the last file. */
+	put_device(&edu->dev->dev);
+	ida_free(&dio_edu_ids, id);
+}
+
 static int dio_edu_probe(struct pci_dev *pdev, const struct pci_device_id *ids)
 {
 	struct dio_edu *edu;
@@ -130,14 +142,17 @@ static int dio_edu_probe(struct pci_dev *pdev, const struct pci_device_id *ids)
 	if (ret)
 		goto fail_id;
 
-	edu->dev = dio_dev_add(&pdev->dev, DIO_EDU_NAME "%d", edu->id,
-			       &dio_edu_backend, edu);
+	edu->dev = dio_dev_create(&pdev->dev, DIO_EDU_NAME "%d", edu->id,
+				  &dio_edu_backend, edu);
 	if (IS_ERR(edu->dev)) {
 		ret = PTR_ERR(edu->dev);
 		goto fail_close;
 	}
 	pci_set_drvdata(pdev, edu);
-	return 0;
+	ret = dio_dev_show(edu->dev);
+	if (ret)
+		dio_edu_stop(edu);
+	return ret;
 
 fail_close:
 	dio_edu_close(edu);
@@ -151,16 +166,9 @@ fail_free:
 static void dio_edu_remove(struct pci_dev *pdev)
 {
 	struct dio_edu *edu = pci_get_drvdata(pdev);
-	struct dio_dev *dev = edu->dev;
-	int id = edu->id;
 
-	/* Or @edu might go with the last file. */
-	get_device(&dev->dev);
-	dio_dev_remove(dev);
-	dio_edu_queue_exit(edu);
-	dio_edu_close(edu);
-	put_device(&dev->dev);
-	ida_free(&dio_edu_ids, id);
+	dio_dev_remove(edu->dev);
+	dio_edu_stop(edu);
 }
 
 static const struct pci_device_id dio_edu_pci_ids[] = {

@@ -127,7 +127,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 
 	dio_request_unlink(req);
 	if (unlikely(req->held))
-		dio_inject_forget(dev, req);
+		dio_reorder_forget(dev, req);
 	if (!req->served && !dio_request_claim(req, DIO_STATE_MOVING)) {
 		dio_request_cancelled(req);
 		return;
@@ -162,7 +162,7 @@ static void dio_request_finish(struct dio_request *req)
 	u64 at = req->hardware ? 0 : ktime_to_ns(hrtimer_get_expires(&req->timer));
 
 	__dio_request_finish(dev, req);
-	dio_inject_passed(dev, at);
+	dio_reorder_passed(dev, at);
 }
 
 void dio_request_work(struct work_struct *work)

@@ -10,8 +10,6 @@
  */
 #include "request.h"
 
-#define DIO_REORDER_NS	(100 * NSEC_PER_MSEC)
-
 DEFINE_STATIC_KEY_FALSE(dio_injecting);
 
 void dio_inject_init(struct dio_dev *dev)
@@ -104,7 +102,7 @@ int __dio_inject(struct dio_call *call, size_t bytes, bool direct)
 	if (dio_inject_hit(call, DIO_INJECT_DELAY, bytes, true))
 		delay_ns = inject->rules[DIO_INJECT_DELAY].rule.delay_ns;
 	if (direct && call->kind == DIO_KIND_ASYNC)
-		dio_inject_hit(call, DIO_INJECT_REORDER, bytes, !inject->held);
+		dio_inject_hit(call, DIO_INJECT_REORDER, bytes, !dio_reorder_holds(inject));
 	spin_unlock_bh(&inject->lock);
 
 	/* Who has to wait can't be served at once. */
@@ -153,57 +151,6 @@ void dio_inject_io(struct dio_io *io, const struct dio_call *call)
 		io->model = DIO_MODEL_BROKEN;
 	if (call->injected & BIT(DIO_INJECT_SHORT) && io->goal > DIO_ALIGN)
 		io->goal = ALIGN_DOWN(io->goal / 2, DIO_ALIGN) ?: DIO_ALIGN;
-}
-
-/*
- * Holds @req, which would end @at, back until a later one has ended: how much
- * later its timer is to fire at most. dio_inject_forget() comes before it's freed.
- */
-u64 dio_inject_hold(struct dio_dev *dev, struct dio_request *req, u64 at)
-{
-	struct dio_injection *inject = &dev->inject;
-	u64 ns = 0;
-
-	spin_lock_bh(&inject->lock);
-	if (!inject->held) {
-		inject->held = req;
-		inject->held_at = at;
-		ns = inject->rules[DIO_INJECT_REORDER].rule.delay_ns;
-		if (!ns)
-			ns = DIO_REORDER_NS;
-	}
-	spin_unlock_bh(&inject->lock);
-	return ns;
-}
-
-/* @req won't wait any more, or is about to go. */
-void dio_inject_forget(struct dio_dev *dev, struct dio_request *req)
-{
-	struct dio_injection *inject = &dev->inject;
-
-	spin_lock_bh(&inject->lock);
-	if (inject->held == req)
-		inject->held = NULL;
-	spin_unlock_bh(&inject->lock);
-}
-
-/* A request that was to end @at has: did it go past the one that is held back? */
-void __dio_inject_passed(struct dio_dev *dev, u64 at)
-{
-	struct dio_injection *inject = &dev->inject;
-	struct dio_request *req;
-
-	spin_lock_bh(&inject->lock);
-	req = inject->held;
-	/*
-	 * Not started yet, or it fires right now: then the timer sees to it, and
-	 * until its end is forgotten the request is there to be looked at.
-	 */
-	if (req && at > inject->held_at && hrtimer_try_to_cancel(&req->timer) == 1) {
-		inject->held = NULL;
-		dio_request_due(dev, req);
-	}
-	spin_unlock_bh(&inject->lock);
 }
 
 int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject)

@@ -4,6 +4,7 @@
 #define _DIO_INJECT_H
 
 #include <linux/jump_label.h>
+#include <linux/lockdep.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
@@ -35,7 +36,6 @@ DECLARE_STATIC_KEY_FALSE(dio_injecting);
 
 int __dio_inject(struct dio_call *call, size_t bytes, bool direct);
 void dio_inject_back(const struct dio_call *call);
-void __dio_inject_passed(struct dio_dev *dev, u64 at);
 
 static inline int dio_inject(struct dio_call *call, size_t bytes, bool direct)
 {
@@ -44,19 +44,29 @@ static inline int dio_inject(struct dio_call *call, size_t bytes, bool direct)
 	return 0;
 }
 
-static inline void dio_inject_passed(struct dio_dev *dev, u64 at)
-{
-	if (static_branch_unlikely(&dio_injecting))
-		__dio_inject_passed(dev, at);
-}
-
 void dio_inject_init(struct dio_dev *dev);
 void dio_inject_exit(struct dio_dev *dev);
 void dio_inject_io(struct dio_io *io, const struct dio_call *call);
-u64 dio_inject_hold(struct dio_dev *dev, struct dio_request *req, u64 at);
-void dio_inject_forget(struct dio_dev *dev, struct dio_request *req);
 int dio_inject_set(struct dio_dev *dev, const struct dio_inject *inject);
 int dio_inject_get(struct dio_dev *dev, struct dio_inject *inject);
 int dio_inject_clear(struct dio_dev *dev, const struct dio_inject *inject);
+
+/* Completions out of order: reorder.c. */
+u64 dio_reorder_hold(struct dio_dev *dev, struct dio_request *req, u64 at);
+void dio_reorder_forget(struct dio_dev *dev, struct dio_request *req);
+void __dio_reorder_passed(struct dio_dev *dev, u64 at);
+
+/* Whether a request is held back already. */
+static inline bool dio_reorder_holds(const struct dio_injection *inject)
+{
+	lockdep_assert_held(&inject->lock);
+	return inject->held;
+}
+
+static inline void dio_reorder_passed(struct dio_dev *dev, u64 at)
+{
+	if (static_branch_unlikely(&dio_injecting))
+		__dio_reorder_passed(dev, at);
+}
 
 #endif /* _DIO_INJECT_H */

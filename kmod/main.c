@@ -20,17 +20,24 @@ static struct platform_device *dio_software;
 static int dio_probe(struct platform_device *pdev)
 {
 	struct dio_dev *dev;
+	int ret;
 
-	dev = dio_dev_add(&pdev->dev, DIO_NAME "%d", pdev->id, NULL, NULL);
+	dev = dio_dev_create(&pdev->dev, DIO_NAME "%d", pdev->id, NULL, NULL);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	platform_set_drvdata(pdev, dev);
-	return 0;
+	ret = dio_dev_show(dev);
+	if (ret)
+		put_device(&dev->dev);
+	return ret;
 }
 
 void dio_unbind(struct platform_device *pdev)
 {
-	dio_dev_remove(platform_get_drvdata(pdev));
+	struct dio_dev *dev = platform_get_drvdata(pdev);
+
+	dio_dev_remove(dev);
+	put_device(&dev->dev);
 }
 
 static struct platform_driver dio_driver = {

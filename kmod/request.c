@@ -90,7 +90,7 @@ static ktime_t dio_request_time(struct dio_dev *dev, struct dio_request *req,
 	dio_hrtimer_setup(&req->timer, dio_request_timer, CLOCK_MONOTONIC,
 			  HRTIMER_MODE_ABS_SOFT);
 	if (unlikely(req->held))
-		at = ktime_add_ns(at, dio_inject_hold(dev, req, ktime_to_ns(at)));
+		at = ktime_add_ns(at, dio_reorder_hold(dev, req, ktime_to_ns(at)));
 	hrtimer_set_expires(&req->timer, at);
 	return at;
 }

@@ -134,7 +134,7 @@ static __always_inline ssize_t dio_ended(const struct dio_call *call, ssize_t re
 		if (call->kind == DIO_KIND_ASYNC || call->kind == DIO_KIND_POLLED)
 			dio_count(dev, completed);
 		if (static_branch_unlikely(&dio_injecting) && !dio_must_queue(call))
-			dio_inject_passed(dev, U64_MAX);
+			dio_reorder_passed(dev, U64_MAX);
 	}
 	dio_leave(dev);
 	return ret;

@@ -17,7 +17,7 @@ import (
 // driverTests are the tests that must be clean under the auditor, error paths
 // and all. One that is new is audited with the others; where that can't be, it
 // stands in notAudited.
-const driverTests = "^Test(Driver|Removal|Buffer|Edu|ABI)"
+const driverTests = "^Test(Driver|Removal|Buffer|Edu|ABI|Errno|NoMemory)"
 
 // notAudited are those that TestDriverAudited leaves out: each has an audit of
 // its own, or a reason why the auditor has nothing to say to it.

@@ -48,7 +48,7 @@ static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 w
 	ts->pin_flags = cookie & COOKIE_LONGTERM ? foll_longterm : (__u32)arg(ctx, COOKIE_FLAGS(cookie));
 	ts->pin_stack = stack_of(ctx);
 	if (COOKIE_ASKED(cookie))
-		pin_excess(ts->op ? ts->op : ts->call, arg(ctx, COOKIE_ASKED(cookie)), ts->pin_flags, ts->pin_stack);
+		pin_excess(ts->op ? ts->op : ts->call, (__u32)arg(ctx, COOKIE_ASKED(cookie)), ts->pin_flags, ts->pin_stack);
 }
 
 static __always_inline void pin_return(struct pt_regs *ctx, __u64 cookie, __u64 who)
