@@ -66,12 +66,19 @@ func kvmWorks(ctx context.Context, qemu string) (bool, string) {
 	}
 	f.Close()
 	return remembered(ctx, probeFile(qemu), func() error {
-		err := probeBoot(ctx, qemu, "kvm", "host", probeTimeout)
-		if errors.Is(err, errNothingCame) && ctx.Err() == nil {
-			err = probeBoot(ctx, qemu, "kvm", "host", probeAgain)
-		}
-		return err
+		return probePatiently(ctx, func(limit time.Duration) error {
+			return probeBoot(ctx, qemu, "kvm", "host", limit)
+		})
 	})
+}
+
+// probePatiently boots once more, and waits for longer, when nothing came.
+func probePatiently(ctx context.Context, boot func(limit time.Duration) error) error {
+	err := boot(probeTimeout)
+	if errors.Is(err, errNothingCame) && ctx.Err() == nil {
+		err = boot(probeAgain)
+	}
+	return err
 }
 
 // remembered is the answer kept in the file, or else that of try.

@@ -59,3 +59,37 @@ func TestProbeNotTried(t *testing.T) {
 		t.Errorf("no temporary folder: %v", err)
 	}
 }
+
+// A machine that was too busy for a guest gets a second, longer try, and only that.
+func TestProbeTriesAgain(t *testing.T) {
+	nothing := fmt.Errorf("%w within a moment", errNothingCame)
+	refused := errors.New("refused")
+	for name, c := range map[string]struct {
+		answers []error
+		want    error
+	}{
+		"boots":            {[]error{nil}, nil},
+		"refused":          {[]error{refused}, refused},
+		"busy, then boots": {[]error{nothing, nil}, nil},
+		"never boots":      {[]error{nothing, nothing}, errNothingCame},
+		"busy, refused":    {[]error{nothing, refused}, refused},
+	} {
+		var limits []time.Duration
+		err := probePatiently(context.Background(), func(limit time.Duration) error {
+			limits = append(limits, limit)
+			return c.answers[len(limits)-1]
+		})
+		if !errors.Is(err, c.want) || len(limits) != len(c.answers) {
+			t.Errorf("%s: %v after %v, want %v after %d tries", name, err, limits, c.want, len(c.answers))
+		}
+		if len(limits) == 2 && limits[1] <= limits[0] {
+			t.Errorf("%s: limits %v", name, limits)
+		}
+	}
+	// Who gave up isn't kept waiting.
+	ctx, cancel := context.WithCancel(context.Background())
+	tries := 0
+	if err := probePatiently(ctx, func(time.Duration) error { tries++; cancel(); return nothing }); !errors.Is(err, errNothingCame) || tries != 1 {
+		t.Errorf("cancelled: %v after %d tries", err, tries)
+	}
+}

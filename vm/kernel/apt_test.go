@@ -108,6 +108,7 @@ APT::Update::Post-Invoke-Success { "touch `+hooked+`"; };
 DPkg::Post-Invoke { "touch `+hooked+`"; };
 APT::Architectures { "arm64"; };
 Dir::State "/nonexistent";
+APT::Default-Release "another-release";
 Acquire::http::Proxy "http://proxy.example";
 `), 0o600)); err != nil {
 		t.Fatal(err)
@@ -132,7 +133,7 @@ Acquire::http::Proxy "http://proxy.example";
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, no := range []string{"Invoke:: ", "arm64", "/nonexistent"} {
+	for _, no := range []string{"Invoke:: ", "arm64", "/nonexistent", "another-release"} {
 		if strings.Contains(dump, no) {
 			t.Errorf("its configuration has %s", no)
 		}

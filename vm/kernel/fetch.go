@@ -168,10 +168,10 @@ func pointAt(p, target string) error {
 	return os.Rename(tmp, p)
 }
 
-// install downloads and unpacks the packages into dir, all or nothing.
-func (f *found) install(ctx context.Context, dir string, p Progress) error {
-	// What a killed fetch left; the lock is this one's.
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), ".*-*"))
+// dropLeftovers removes what killed fetches left beside a kernel's releases, whose
+// lock is the caller's.
+func dropLeftovers(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*-*"))
 	if err != nil {
 		return err
 	}
@@ -179,6 +179,14 @@ func (f *found) install(ctx context.Context, dir string, p Progress) error {
 		if err := os.RemoveAll(l); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// install downloads and unpacks the packages into dir, all or nothing.
+func (f *found) install(ctx context.Context, dir string, p Progress) error {
+	if err := dropLeftovers(filepath.Dir(dir)); err != nil {
+		return err
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-")
 	if err != nil {
