@@ -7,9 +7,14 @@
  * code of this module after ->ki_complete(). dio_dev_free() waits for it.
  */
 #include <linux/mm.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
+#include <linux/wait_bit.h>
 
 #include "request.h"
+
+/* Those that dio_dev_free() is still to be called for. */
+static atomic_t dio_devices = ATOMIC_INIT(0);
 
 static int dio_counters_init(struct dio_dev *dev)
 {
@@ -47,6 +52,8 @@ static void dio_dev_free(struct device *device)
 	dio_settings_exit(dev);
 	free_percpu(dev->counters);
 	kfree(dev);
+	if (atomic_dec_and_test(&dio_devices))
+		wake_up_var(&dio_devices);
 }
 
 /*
@@ -90,6 +97,7 @@ struct dio_dev *dio_dev_create(struct device *parent, const char *format, u32 in
 		ret = -ENOMEM;
 		goto fail_settings;
 	}
+	atomic_inc(&dio_devices);
 	device_initialize(&dev->dev);
 	dev->dev.parent = parent;
 	dev->dev.release = dio_dev_free;
@@ -145,4 +153,16 @@ void dio_dev_remove(struct dio_dev *dev)
 {
 	dio_chrdev_del(dev);
 	dio_dev_retire(dev);
+}
+
+/*
+ * Waits until every removed device is freed. Files keep the module, but whoever
+ * else holds a device doesn't: sysfs for a moment, and DEBUG_KOBJECT_RELEASE, which
+ * frees seconds late on purpose.
+ */
+void dio_devices_exit(void)
+{
+	wait_var_event(&dio_devices, !atomic_read(&dio_devices));
+	/* Who freed the last one may have been preempted on its way out of here. */
+	synchronize_rcu_tasks();
 }

@@ -184,6 +184,7 @@ struct dio_dev *dio_dev_create(struct device *parent, const char *format, u32 in
 			       const struct dio_backend *backend, void *hardware);
 int dio_dev_show(struct dio_dev *dev);
 void dio_dev_remove(struct dio_dev *dev);
+void dio_devices_exit(void);
 
 /* config.c: the configuration */
 int dio_settings_init(struct dio_dev *dev);

@@ -81,6 +81,7 @@ fail_software:
 fail_driver:
 	platform_driver_unregister(&dio_driver);
 fail_chrdev:
+	dio_devices_exit();
 	dio_chrdev_exit();
 fail_requests:
 	dio_requests_exit();
@@ -92,6 +93,7 @@ static void __exit dio_exit(void)
 	dio_edu_exit();
 	platform_device_unregister(dio_software);
 	platform_driver_unregister(&dio_driver);
+	dio_devices_exit();
 	dio_chrdev_exit();
 	dio_requests_exit();
 }
