@@ -159,7 +159,9 @@ static void dio_request_finish(struct dio_request *req)
 {
 	/* Outlives the request: see dio_dev_free(). */
 	struct dio_dev *dev = req->dev;
-	u64 at = req->hardware ? 0 : ktime_to_ns(hrtimer_get_expires(&req->timer));
+	/* Who was held back itself goes past nobody: its timer tells no time of its own. */
+	u64 at = req->hardware || req->held ? 0 :
+		 ktime_to_ns(hrtimer_get_expires(&req->timer));
 
 	__dio_request_finish(dev, req);
 	dio_reorder_passed(dev, at);

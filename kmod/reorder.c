@@ -10,7 +10,8 @@
 
 /*
  * Holds @req, which would end @at, back until a later one has ended: how much
- * later its timer is to fire at most. dio_reorder_forget() comes before it's freed.
+ * later its timer is to fire at most; 0, and it's not held, if another is by now.
+ * dio_reorder_forget() comes before it's freed.
  */
 u64 dio_reorder_hold(struct dio_dev *dev, struct dio_request *req, u64 at)
 {
@@ -24,6 +25,8 @@ u64 dio_reorder_hold(struct dio_dev *dev, struct dio_request *req, u64 at)
 		ns = inject->rules[DIO_INJECT_REORDER].rule.delay_ns;
 		if (!ns)
 			ns = DIO_REORDER_NS;
+	} else {
+		req->held = false;
 	}
 	spin_unlock_bh(&inject->lock);
 	return ns;

@@ -48,7 +48,7 @@ struct dio_request {
 	refcount_t refs;		/* the queue's, and a synchronous waiter's */
 	u8 epoch;
 	u8 by_timer;
-	u8 held;		/* dio_injection.held may be this one */
+	u8 held;		/* it was held back: dio_injection.held may be this one */
 	u8 hardware;		/* a backend's: `dma`, and no timer */
 	u8 served;		/* by the hardware; `result` is its */
 	u8 ready;		/* a backend's, polled: out of its hands */
