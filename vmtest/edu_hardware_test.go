@@ -234,6 +234,7 @@ func TestEduTimeout(t *testing.T) {
 	eduParameter(t, "edu_timeout_ms", "20")
 	fill(mem, 2)
 	want := bytes.Clone(mem)
+	begin := time.Now()
 	if _, err := unix.Pread(fd, mem, 0); !errors.Is(err, unix.EIO) {
 		t.Errorf("given up after 20 ms: %v, want EIO", err)
 	}
@@ -241,6 +242,7 @@ func TestEduTimeout(t *testing.T) {
 	if _, err := unix.Pread(fd, mem, 0); !errors.Is(err, unix.EIO) {
 		t.Errorf("of a device that is busy: %v, want EIO", err)
 	}
+	late := time.Since(begin)
 	time.Sleep(3 * eduTransfer)
 	if !bytes.Equal(mem, want) {
 		t.Error("the device wrote to memory that was given back")
@@ -249,8 +251,13 @@ func TestEduTimeout(t *testing.T) {
 	if n, err := unix.Pread(fd, mem, 0); n != eduSize || err != nil || !bytes.Equal(mem, fill(make([]byte, eduSize), 1)) {
 		t.Errorf("afterwards: %d, %v", n, err)
 	}
-	if s, err := d.Stats(); err != nil || s.DMATimeouts-before.DMATimeouts != 1 {
-		t.Errorf("%d timeouts counted, %v", s.DMATimeouts-before.DMATimeouts, err)
+	// A slow machine came after the first transfer's end: the second was begun then.
+	most := uint64(1)
+	if late > eduTransfer {
+		most++
+	}
+	if s, err := d.Stats(); err != nil || s.DMATimeouts == before.DMATimeouts || s.DMATimeouts-before.DMATimeouts > most {
+		t.Errorf("%d timeouts counted, want 1 to %d, %v", s.DMATimeouts-before.DMATimeouts, most, err)
 	}
 
 	// The kernel isn't told that MSI is off, so nobody listens to the line.
