@@ -158,6 +158,7 @@ type auditTotals struct {
 	Unattributed    uint64
 	ForeignReleased uint64
 	GetsUntracked   uint64
+	ForksAgain      uint64
 	Dual            [16]struct {
 		_       structs.HostLayout
 		Kprobe  uint64
@@ -182,6 +183,7 @@ const (
 	auditMapEndedKiocbs          = "ended_kiocbs"
 	auditMapEvents               = "events"
 	auditMapFolios               = "folios"
+	auditMapForks                = "forks"
 	auditMapGets                 = "gets"
 	auditMapHolds                = "holds"
 	auditMapKiocbs               = "kiocbs"
@@ -297,6 +299,7 @@ type auditMapSpecs struct {
 	EndedKiocbs *ebpf.MapSpec `ebpf:"ended_kiocbs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Folios      *ebpf.MapSpec `ebpf:"folios"`
+	Forks       *ebpf.MapSpec `ebpf:"forks"`
 	Gets        *ebpf.MapSpec `ebpf:"gets"`
 	Holds       *ebpf.MapSpec `ebpf:"holds"`
 	Kiocbs      *ebpf.MapSpec `ebpf:"kiocbs"`
@@ -350,6 +353,7 @@ type auditMaps struct {
 	EndedKiocbs *ebpf.Map `ebpf:"ended_kiocbs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Folios      *ebpf.Map `ebpf:"folios"`
+	Forks       *ebpf.Map `ebpf:"forks"`
 	Gets        *ebpf.Map `ebpf:"gets"`
 	Holds       *ebpf.Map `ebpf:"holds"`
 	Kiocbs      *ebpf.Map `ebpf:"kiocbs"`
@@ -371,6 +375,7 @@ func (m *auditMaps) Close() error {
 		m.EndedKiocbs,
 		m.Events,
 		m.Folios,
+		m.Forks,
 		m.Gets,
 		m.Holds,
 		m.Kiocbs,

@@ -147,6 +147,7 @@ type auditNoLoopTotals struct {
 	Unattributed    uint64
 	ForeignReleased uint64
 	GetsUntracked   uint64
+	ForksAgain      uint64
 	Dual            [16]struct {
 		_       structs.HostLayout
 		Kprobe  uint64
@@ -202,6 +203,7 @@ const (
 	auditNoLoopMapEndedKiocbs          = "ended_kiocbs"
 	auditNoLoopMapEvents               = "events"
 	auditNoLoopMapFolios               = "folios"
+	auditNoLoopMapForks                = "forks"
 	auditNoLoopMapGets                 = "gets"
 	auditNoLoopMapHolds                = "holds"
 	auditNoLoopMapKiocbs               = "kiocbs"
@@ -319,6 +321,7 @@ type auditNoLoopMapSpecs struct {
 	EndedKiocbs *ebpf.MapSpec `ebpf:"ended_kiocbs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Folios      *ebpf.MapSpec `ebpf:"folios"`
+	Forks       *ebpf.MapSpec `ebpf:"forks"`
 	Gets        *ebpf.MapSpec `ebpf:"gets"`
 	Holds       *ebpf.MapSpec `ebpf:"holds"`
 	Kiocbs      *ebpf.MapSpec `ebpf:"kiocbs"`
@@ -374,6 +377,7 @@ type auditNoLoopMaps struct {
 	EndedKiocbs *ebpf.Map `ebpf:"ended_kiocbs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Folios      *ebpf.Map `ebpf:"folios"`
+	Forks       *ebpf.Map `ebpf:"forks"`
 	Gets        *ebpf.Map `ebpf:"gets"`
 	Holds       *ebpf.Map `ebpf:"holds"`
 	Kiocbs      *ebpf.Map `ebpf:"kiocbs"`
@@ -397,6 +401,7 @@ func (m *auditNoLoopMaps) Close() error {
 		m.EndedKiocbs,
 		m.Events,
 		m.Folios,
+		m.Forks,
 		m.Gets,
 		m.Holds,
 		m.Kiocbs,

@@ -134,6 +134,7 @@ func (s *Session) totals() (auditTotals, error) {
 		sum.Unattributed += t.Unattributed
 		sum.ForeignReleased += t.ForeignReleased
 		sum.GetsUntracked += t.GetsUntracked
+		sum.ForksAgain += t.ForksAgain
 		for i, d := range t.Dual {
 			sum.Dual[i].Kprobe += d.Kprobe
 			sum.Dual[i].Fentry += d.Fentry

@@ -79,7 +79,8 @@ func (s *Session) missed(t auditTotals, l *audit.Lost) {
 		case "on_fork_again":
 		case "on_fork":
 			// Lost only if both missed it.
-			l.AddUnseen("forks unseen", min(s.misses(name), s.misses("on_fork_again")))
+			again := int64(t.ForksAgain - s.atStart.ForksAgain)
+			l.AddUnseen("forks unseen", min(positive(int64(s.misses(name))-again), s.misses("on_fork_again")))
 		default:
 			l.AddUnseen("runs skipped of "+name, s.misses(name))
 		}

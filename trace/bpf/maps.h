@@ -31,6 +31,7 @@ MAP(BPF_MAP_TYPE_LRU_HASH, ended_kiocbs, __u64, struct kiocb_state, 16384);	/* u
 MAP(BPF_MAP_TYPE_HASH, tasks, __u32, struct task_state, 8192);
 MAP(BPF_MAP_TYPE_LRU_HASH, bios, __u64, __u64, 16384);
 MAP(BPF_MAP_TYPE_HASH, targets, __u32, __u32, 8192);	/* thread groups under audit */
+MAP(BPF_MAP_TYPE_LRU_HASH, forks, __u32, __u32, 1024);	/* threads whose fork on_fork saw, on_fork_again not yet */
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counts, __u32, struct totals, 1);
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, bio_hint, __u32, __u64, 1);
 

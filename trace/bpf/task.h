@@ -115,16 +115,26 @@ static __always_inline int process_fork(__u64 *ctx)
 	return 0;
 }
 
-/* Twice, for the same reason and seldom called: the children of a process that was missed would all be. */
+/*
+ * Twice, for the same reason and seldom called: the children of a process that was
+ * missed would all be. The second counts what the first missed, anybody's.
+ */
 SEC("raw_tp/sched_process_fork")
 int on_fork(__u64 *ctx)
 {
+	__u32 child = BPF_CORE_READ((struct task_struct *)ctx[1], pid), one = 1;
+
+	bpf_map_update_elem(&forks, &child, &one, BPF_ANY);
 	return process_fork(ctx);
 }
 
 SEC("raw_tp/sched_process_fork")
 int on_fork_again(__u64 *ctx)
 {
+	__u32 child = BPF_CORE_READ((struct task_struct *)ctx[1], pid);
+
+	if (bpf_map_delete_elem(&forks, &child) && !stopped)
+		COUNT(forks_again, 1);
 	return process_fork(ctx);
 }
 
