@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -61,11 +62,9 @@ func waitForFile(t *testing.T, path string) {
 	}
 }
 
-// A reader of the output that goes away must not keep what was made or changed
-// from being put back.
-func TestBrokenPipeEndsInOrder(t *testing.T) {
-	made := filepath.Join(t.TempDir(), "made")
-	cmd := dioctlProcess(t, "bench", "--size", "1M", "--engine", "psync", "--depth", "1", "--ops", "1", made)
+// readerGone runs cmd with an output that nobody reads: how it ended, and what it said.
+func readerGone(t *testing.T, cmd *exec.Cmd) (syscall.WaitStatus, string) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -78,30 +77,28 @@ func TestBrokenPipeEndsInOrder(t *testing.T) {
 	}
 	w.Close()
 	ws := ending(t, cmd)
+	return ws, stderr.String()
+}
+
+// A reader of the output that goes away must not keep what was made or changed
+// from being put back.
+func TestBrokenPipeEndsInOrder(t *testing.T) {
+	made := filepath.Join(t.TempDir(), "made")
+	cmd := dioctlProcess(t, "bench", "--size", "1M", "--engine", "psync", "--depth", "1", "--ops", "1", made)
+	ws, stderr := readerGone(t, cmd)
 	if _, err := os.Stat(made); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file that bench made: %v", err)
 	}
-	if !ws.Exited() || ws.ExitStatus() != exitBrokenPipe || bytes.Contains(stderr.Bytes(), []byte("dioctl:")) {
-		t.Errorf("status %#x, %q", ws, stderr.String())
+	if !ws.Exited() || ws.ExitStatus() != exitBrokenPipe || strings.Contains(stderr, "dioctl:") {
+		t.Errorf("status %#x, %q", ws, stderr)
 	}
 }
 
 // Who reads the bytes themselves, and has enough, is told nothing either.
 func TestReaderHasEnough(t *testing.T) {
 	cmd := dioctlProcess(t, "read", "--length", "64M", "/dev/zero")
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Close()
-	var stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = w, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	if ws := ending(t, cmd); !ws.Exited() || ws.ExitStatus() != exitBrokenPipe || stderr.Len() > 0 {
-		t.Errorf("status %#x, %q", ws, stderr.String())
+	if ws, stderr := readerGone(t, cmd); !ws.Exited() || ws.ExitStatus() != exitBrokenPipe || stderr != "" {
+		t.Errorf("status %#x, %q", ws, stderr)
 	}
 }
 
