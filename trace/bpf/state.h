@@ -233,7 +233,7 @@ struct totals {
 	__u64 unattributed;	/* pages released by no known holder */
 	__u64 foreign_released;	/* releases of pins taken before the audit */
 	__u64 gets_untracked;	/* pages taken with FOLL_GET that found no place */
-	__u64 forks_again;	/* seen by on_fork_again, and not by on_fork */
+	__u64 forks_again;	/* seen by on_fork_again, and not by on_fork; below 0 on one CPU at times */
 	struct dual_count dual[DUAL_MAX];
 };
 

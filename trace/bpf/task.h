@@ -124,7 +124,8 @@ int on_fork(__u64 *ctx)
 {
 	__u32 child = BPF_CORE_READ((struct task_struct *)ctx[1], pid), one = 1;
 
-	bpf_map_update_elem(&forks, &child, &one, BPF_ANY);
+	if (bpf_map_update_elem(&forks, &child, &one, BPF_ANY) && !stopped)
+		COUNT(forks_again, -1);	/* on_fork_again will count it, seen though it was */
 	return process_fork(ctx);
 }
 
