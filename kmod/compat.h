@@ -334,10 +334,10 @@ static inline void dio_hrtimer_setup(struct hrtimer *timer,
 #include <linux/io_uring/cmd.h>
 #endif
 
-/* 6.6: a command's bytes are found through its SQE */
+/* 6.4: a command's bytes are found through its SQE */
 static inline const void *dio_uring_bytes(const struct io_uring_cmd *cmd)
 {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
 	return cmd->cmd;
 #else
 	return cmd->sqe->cmd;
