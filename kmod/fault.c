@@ -2,8 +2,8 @@
 /*
  * Bugs on purpose: when each is to be committed. Those that have to do with pages
  * are in fault_pages.c; the others stand where they happen, each behind
- * dio_fault_hit(): buffer.c (accounting), finish.c (completions),
- * request.c (cancel), rw.c (splice).
+ * dio_fault_hit(): buffer.c (accounting), finish.c (completions), release.c (the
+ * page array), request.c (cancel), splice.c (a synchronous kiocb).
  *
  * With nothing armed all this costs one static branch per place.
  */

@@ -24,8 +24,8 @@ void dio_request_uncount(struct dio_request *req)
 
 	trace_dio_complete(req->io.req, req->io.kind, req->result);
 	dio_flight_end(req->file, req->epoch);
-	if (req->done)
-		return;		/* its caller does the rest: dio_ended() */
+	if (req->owner == DIO_OWNER_CALLER)
+		return;		/* who does the rest: dio_ended() */
 
 	dio_count(dev, completed);
 	if (req->result < 0)
@@ -36,17 +36,18 @@ void dio_request_uncount(struct dio_request *req)
 /* Tells an asynchronous request's result and frees it. Nothing else is held. */
 void dio_request_tell(struct dio_request *req)
 {
-	struct kiocb *iocb = req->iocb;
 	bool twice, touch;
+	struct kiocb *iocb;
 	ssize_t result;
 
-	if (req->cmd) {
+	if (req->owner == DIO_OWNER_CMD) {
 		dio_request_uncount(req);
 		dio_uring_tell(req->cmd, req->result, req->io.kind == DIO_KIND_POLLED);
 		dio_request_put(req);
 		return;
 	}
 
+	iocb = req->iocb;
 	twice = req->io.kind == DIO_KIND_POLLED &&
 		dio_fault_hit(req->file->dev, DIO_FAULT_DOUBLE_COMPLETE);
 	touch = req->io.kind == DIO_KIND_ASYNC &&
@@ -101,7 +102,7 @@ void dio_request_unlink(struct dio_request *req)
 
 	spin_lock_irqsave(&req->queue->lock, flags);
 	list_del_init(&req->link);
-	if (req->cmd)
+	if (req->owner == DIO_OWNER_CMD)
 		dio_uring_forget(req->cmd);
 	spin_unlock_irqrestore(&req->queue->lock, flags);
 }
@@ -109,7 +110,7 @@ void dio_request_unlink(struct dio_request *req)
 /* A cancelled request arrives where it would have been finished. */
 static void dio_request_cancelled(struct dio_request *req)
 {
-	if (req->done) {
+	if (req->owner == DIO_OWNER_CALLER) {
 		/* The killed caller released the pages. */
 		dio_request_put(req);
 		return;
@@ -133,7 +134,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 		return;
 	}
 
-	if (async && req->iocb && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
+	if (async && req->owner == DIO_OWNER_KIOCB && io->hold != DIO_HOLD_NONE && !dio_gone(dev) &&
 	    (!req->served || req->result > 0) &&
 	    dio_fault_hit(dev, DIO_FAULT_EARLY_COMPLETE)) {
 		dio_request_early(req);
@@ -143,7 +144,7 @@ static void __dio_request_finish(struct dio_dev *dev, struct dio_request *req)
 	req->result = dio_request_move(dev, req);
 	dio_io_release(dev, io, req->result);
 
-	if (!req->done) {
+	if (req->owner != DIO_OWNER_CALLER) {
 		if (async && dio_fault_hit(dev, DIO_FAULT_LOST_COMPLETE))
 			dio_quarantine_request(req);
 		else

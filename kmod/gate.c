@@ -4,7 +4,7 @@
  *
  * Entering and leaving are per-CPU counts, so the only cost on the hot path is
  * an increment each. The one change that may not happen under a request, taking
- * store pages away, closes the gate: new settings with `closed` are published,
+ * store pages away, closes the gate: new settings with the gate closed are published,
  * and after synchronize_rcu() nobody can enter any more, so that "all who
  * entered have left" is a stable truth.
  */

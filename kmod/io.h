@@ -10,7 +10,7 @@
 #include "device.h"
 
 #define DIO_ALIGN		512	/* of addresses, lengths and offsets for O_DIRECT */
-#define DIO_INLINE_PAGES	8
+#define DIO_INLINE_PAGES	3
 #define DIO_MODEL_BROKEN	U8_MAX	/* dio_io.model: fails with EIO */
 
 /* How a request came. */

@@ -16,7 +16,7 @@
 #include "dio.h"
 #include "trace.h"
 
-/* Room for @pages and @extents: within @io, or one allocation for both. */
+/* Room for @pages and @extents: within @io, or else in one allocation. */
 static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
 {
 	size_t bytes;
@@ -28,7 +28,9 @@ static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
 	}
 
 	/* Bounded by max_request and the kernel's segment limits: an extent has a page. */
-	bytes = pages * sizeof(*io->pages) + extents * sizeof(*io->extents);
+	bytes = pages * sizeof(*io->pages);
+	if (extents > 1)
+		bytes += extents * sizeof(*io->extents);
 	if (nowait) {
 		io->pages = kmalloc(bytes, GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT);
 		if (!io->pages)
@@ -38,7 +40,8 @@ static int dio_io_room(struct dio_io *io, u32 pages, u32 extents, bool nowait)
 		if (!io->pages)
 			return -ENOMEM;
 	}
-	io->extents = (struct dio_extent *)(io->pages + pages);
+	io->extents = extents > 1 ? (struct dio_extent *)(io->pages + pages) :
+				    &io->inline_extent;
 	io->array_bytes = bytes;
 	return 0;
 }

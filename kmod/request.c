@@ -110,9 +110,9 @@ static void dio_request_queue(struct dio_dev *dev, struct dio_request *req,
 
 	req->queue = c;
 	INIT_LIST_HEAD(&req->link);
-	if (req->done) {
-		/* Its caller is here, and waits. */
-	} else if (req->cmd) {
+	if (req->owner == DIO_OWNER_CALLER) {
+		/* Here it is, and waits. */
+	} else if (req->owner == DIO_OWNER_CMD) {
 		dio_uring_expect(req, call->issue_flags);
 	} else {
 		WRITE_ONCE(req->iocb->private, req);
@@ -251,9 +251,16 @@ ssize_t dio_request_submit(struct dio_call *call)
 
 	req->file = call->file;
 	req->dev = dev;
-	req->iocb = call->iocb;
-	req->cmd = call->cmd;
-	req->done = sync ? &done : NULL;
+	if (sync) {
+		req->owner = DIO_OWNER_CALLER;
+		req->done = &done;
+	} else if (call->cmd) {
+		req->owner = DIO_OWNER_CMD;
+		req->cmd = call->cmd;
+	} else {
+		req->owner = DIO_OWNER_KIOCB;
+		req->iocb = call->iocb;
+	}
 	req->epoch = epoch;
 	req->held = call->injected & BIT(DIO_INJECT_REORDER);
 	req->by_timer = call->params.completion == DIO_COMPLETION_TIMER &&

@@ -24,13 +24,23 @@ enum dio_state {
 	DIO_STATE_CANCELLED,
 };
 
+/* Who is told a request's result. */
+enum dio_owner {
+	DIO_OWNER_CALLER,	/* waits in its call */
+	DIO_OWNER_KIOCB,	/* asynchronous */
+	DIO_OWNER_CMD,		/* io_uring's command, asynchronous too */
+};
+
 struct dio_request {
 	struct dio_io io;
 	/* A killed caller may close the file while the queue still has the request. */
 	struct dio_file *file;
 	struct dio_dev *dev;
-	struct kiocb *iocb;		/* NULL: DIO_IOC_TRANSFER, or a command */
-	struct io_uring_cmd *cmd;	/* NULL: any other */
+	union {				/* by `owner` */
+		struct completion *done;	/* on the waiter's stack */
+		struct kiocb *iocb;
+		struct io_uring_cmd *cmd;
+	};
 	struct dio_counters *queue;	/* the CPU's where it was queued */
 	/* In queue->waiting until it's finished; then perhaps in dio_faults.requests. */
 	struct list_head link;
@@ -42,10 +52,10 @@ struct dio_request {
 		struct llist_node due;
 		unsigned long release_at;	/* jiffies, parked */
 	};
-	struct completion *done;	/* on the waiter's stack; NULL: asynchronous */
 	ssize_t result;
 	atomic_t state;			/* enum dio_state */
 	refcount_t refs;		/* the queue's, and a synchronous waiter's */
+	u8 owner;			/* enum dio_owner */
 	u8 epoch;
 	u8 by_timer;
 	u8 held;		/* it was held back: dio_injection.held may be this one */
@@ -54,8 +64,8 @@ struct dio_request {
 	u8 ready;		/* a backend's, polled: out of its hands */
 };
 
-/* What a request that waits takes, beside its page array. */
-static_assert(sizeof(struct dio_request) - sizeof_field(struct dio_io, inline_pages) <= 256);
+/* What a request that waits takes, beside a page array of its own. */
+static_assert(sizeof(struct dio_request) <= 256);
 
 /* The one transition that decides between finishing and cancelling. */
 static inline bool dio_request_claim(struct dio_request *req, enum dio_state state)

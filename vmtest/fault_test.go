@@ -111,7 +111,7 @@ func pread(t *testing.T, fd int, mem []byte, offset int64) {
 func TestFaultArrayLeak(t *testing.T) {
 	d := arm(t, ioctlapi.Fault{Fault: ioctlapi.FaultArrayLeak})
 	fd := openRaw(t, unix.O_DIRECT)
-	pwrite(t, fd, anonymous(t, 8), scratch)
+	pwrite(t, fd, anonymous(t, 3), scratch)
 	d.committed(0)
 	pwrite(t, fd, anonymous(t, 16), scratch)
 	pwrite(t, fd, anonymous(t, 600), scratch) // 4,800 bytes of pointers
@@ -131,8 +131,8 @@ func TestFaultArrayLeak(t *testing.T) {
 		}
 	}
 	d.committed(4)
-	d.aside(2 * 33) // 128 KiB of pointers, and an extent
-	d.drain(2 * 33)
+	d.aside(2 * 32) // 128 KiB of pointers
+	d.drain(2 * 32)
 }
 
 // The zero page's reference, family get only; and it really is only one page.

@@ -171,9 +171,10 @@
  *                     bit for each field that this driver has.
  * DIO_IOC_SET_CONFIG  (CAP_SYS_ADMIN) Applies the fields whose bits are set in
  *                     `fields`, all of them or none. EBUSY: the capacity is
- *                     made smaller while the device is mapped or requests are
- *                     in flight. Requests already in flight finish as they
- *                     were begun.
+ *                     made smaller while the device is mapped, requests are in
+ *                     flight, or any other read, write or command hasn't
+ *                     returned. Requests already in flight finish as they were
+ *                     begun.
  * DIO_IOC_STATS       Counters since binding or reset, summed over CPUs without
  *                     stopping them. DIO_STATS_RESET (CAP_SYS_ADMIN) sets them
  *                     to zero after reading; gauges stay.
@@ -184,8 +185,8 @@
  *                     moved. EBADF: the file isn't open for that direction.
  *                     EFAULT: no page of the buffer could be pinned (also: a
  *                     read-only buffer as target of a read). EINVAL: length 0
- *                     or over `max_request`, addr + length or offset + length
- *                     wraps. ENOSPC as for write. EAGAIN: too many in flight.
+ *                     or over `max_request`, addr + length wraps, or offset +
+ *                     length is over 2^63 - 1. ENOSPC as for write. EAGAIN: too many in flight.
  *                     EIO: by DIO_IOC_INJECT, or of hardware. EINTR: killed while
  *                     it waited.
  *                     With DIO_TRANSFER_BUFFER `addr` is the offset in the
@@ -205,12 +206,13 @@
  *                     releases leaked pins, frees leaked page arrays (counted
  *                     in pages, too), completes lost requests.
  * DIO_IOC_DISCARD     The bytes of the range read as zero afterwards, through
- *                     mappings too. Memory of whole pages is given back when
- *                     nothing is in flight and the device isn't mapped. A request
+ *                     mappings too. Memory of whole pages is given back when the
+ *                     device isn't mapped, and no read, write or command, in
+ *                     flight or served at once, is under way. A request
  *                     in flight on the same bytes comes before or after, byte by
  *                     byte. EBADF: the file isn't open for writing. EINVAL:
- *                     length 0, or offset + length wraps. ENOSPC: the range is at
- *                     or past the capacity. EINTR: killed; part of it may be
+ *                     length 0, or offset + length is over 2^63 - 1. ENOSPC: the
+ *                     range is at or past the capacity. EINTR: killed; part of it may be
  *                     zero. The model null discards nothing. (Linux gives a char
  *                     device no fallocate(2): that is ENODEV.)
  * DIO_IOC_BUFFER_REGISTER  Pins memory once, for transfers that name it by the
@@ -532,7 +534,7 @@ enum dio_fault_id {
 	DIO_FAULT_LOST_COMPLETE = 7,
 	/* splice read without O_DIRECT (a synchronous kiocb): -EIOCBQUEUED */
 	DIO_FAULT_SYNC_AS_ASYNC = 8,
-	/* direct request of over 8 pages or several segments: its page array isn't freed */
+	/* direct request of over 3 pages or several segments: its page array isn't freed */
 	DIO_FAULT_ARRAY_LEAK = 9,
 	/* direct write of memory that was never touched, family get: the zero page isn't put */
 	DIO_FAULT_ZERO_PAGE_PIN = 10,
@@ -612,10 +614,13 @@ enum dio_inject_action {
 	DIO_INJECT_NONE = 0,
 	/* fails with EIO after its time (of hardware: at once); nothing is moved */
 	DIO_INJECT_EIO = 1,
-	/* moves half; O_DIRECT, and hardware: whole sectors, 512 bytes at least */
+	/*
+	 * moves half; O_DIRECT, DIO_IOC_TRANSFER, io_uring's commands and hardware:
+	 * whole sectors, 512 bytes at least
+	 */
 	DIO_INJECT_SHORT = 2,
 	DIO_INJECT_DELAY = 3,		/* takes delay_ns longer */
-	/* asynchronous, O_DIRECT, not polled: ends after one that came later */
+	/* asynchronous (O_DIRECT, or a command), not polled: ends after a later one */
 	DIO_INJECT_REORDER = 4,
 	DIO_INJECT_COUNT
 };
