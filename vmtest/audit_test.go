@@ -279,3 +279,50 @@ func TestDriverSharedPage(t *testing.T) {
 		}
 	}
 }
+
+// The audited command's failure is the audit's: here one that found a difference,
+// without a rule being broken.
+func TestAuditPassesFailureOn(t *testing.T) {
+	source := sourceFile(t, 64<<10)
+	difference := []string{"dioctl", "copy", "--direct", "--block-size", "64k", "--verify", "--format", "json", "--to-offset", "1M", source, device}
+	for _, c := range []struct {
+		name, fault string
+		status      int
+		command     []string
+	}{
+		{"good", "", 0, difference},
+		{"difference", "wrong-offset", 1, difference},
+		{"status", "", 7, []string{"sh", "-c", "exit 7"}},
+		{"killed", "", 137, []string{"sh", "-c", "kill -KILL $$"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			discarded(t, 0, 2<<20)
+			if c.fault != "" {
+				mustRun(t, "dioctl", "fault", "arm", "--count", "1", c.fault)
+				t.Cleanup(func() { mustRun(t, "dioctl", "fault", "clear") })
+			}
+			o, v := audit(t, c.command...)
+			if o.status != c.status || v.Verdict != "clean" {
+				t.Errorf("status %d, verdict %s, want %d and clean: %s", o.status, v.Verdict, c.status, o.stderr)
+			}
+		})
+	}
+}
+
+// What --verify is for: bytes that come back from elsewhere are a difference.
+func TestCopySeesDifference(t *testing.T) {
+	source := sourceFile(t, 64<<10)
+	discarded(t, 0, 2<<20)
+	mustRun(t, "dioctl", "fault", "arm", "--count", "1", "wrong-offset")
+	t.Cleanup(func() { mustRun(t, "dioctl", "fault", "clear") })
+	args := []string{"dioctl", "copy", "--direct", "--block-size", "64k", "--verify", "--format", "json", "--to-offset", "1M", source, device}
+	for _, want := range []struct {
+		status int
+		same   bool
+	}{{1, false}, {0, true}} { // the fault is used up
+		o := run(t, args...)
+		if v := decode[copyReport](t, o); o.status != want.status || v.Verified == nil || *v.Verified != want.same {
+			t.Errorf("status %d, %+v, want %+v: %s", o.status, v, want, o.stderr)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"dio/engine"
 	"dio/engine/pump"
+	"dio/ioctlapi"
 )
 
 const device = "/dev/dio0"
@@ -74,6 +76,20 @@ func sumOf(t *testing.T, path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// discarded has the range of the device read as zero: what is read there after
+// a write is that write's.
+func discarded(t *testing.T, at, n int64) {
+	t.Helper()
+	d, err := ioctlapi.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if done, err := d.Discard(uint64(at), uint64(n)); err != nil || done != uint64(n) {
+		t.Fatalf("discard %d bytes at %d: %d, %v", n, at, done, err)
+	}
+}
+
 // roundTrip copies a file, whose SHA-256 is want, to the device and back and
 // compares at each end; flags shape both copies.
 func roundTrip(t *testing.T, source, want string, at int64, flags ...string) (there, back copyReport) {
@@ -82,6 +98,7 @@ func roundTrip(t *testing.T, source, want string, at int64, flags ...string) (th
 	if err != nil {
 		t.Fatal(err)
 	}
+	discarded(t, at, st.Size())
 	result := filepath.Join(t.TempDir(), "back")
 	base := append([]string{"dioctl", "copy", "--format", "json", "--sha256"}, flags...)
 	there = decode[copyReport](t, mustRun(t, append(slices.Clone(base), "--verify", "--to-offset", fmt.Sprint(at), source, device)...))
@@ -108,6 +125,9 @@ func audited(t *testing.T, pages uint64) bool {
 	t.Setenv(auditedVariable, "1")
 	o, v := auditFor(t, 10*commandLimit, os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
 	t.Logf("in the audited child:\n%s", o.stderr)
+	if !strings.Contains(o.stderr, "--- PASS: "+t.Name()) {
+		t.Error("the audited child didn't pass")
+	}
 	if o.status != 0 || v.Verdict != "clean" || v.Lost.Events != 0 || v.Lost.UntrackedPages != 0 {
 		t.Errorf("exit %d, verdict %s: %s", o.status, v.Verdict, o.stdout)
 	}
@@ -268,13 +288,14 @@ func TestCopyLimits(t *testing.T) {
 
 // The engines inside this very process: the 32-bit build runs this, too.
 func TestEnginesInProcess(t *testing.T) {
-	want := bytes.Repeat([]byte("0123456789abcdef"), 40000)
-	source := filepath.Join(t.TempDir(), "source")
-	if err := os.WriteFile(source, want, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range engine.Engines() {
+	for i, e := range engine.Engines() {
 		t.Run(e.Name, func(t *testing.T) {
+			want := make([]byte, 640_000)
+			rand.NewChaCha8([32]byte{byte(i)}).Read(want)
+			source := filepath.Join(t.TempDir(), "source")
+			if err := os.WriteFile(source, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			dev, err := engine.OpenFile(device, engine.FileOptions{Read: true, Write: true, Direct: e.Access != engine.NeverDirect})
 			if err != nil {
 				t.Fatal(err)

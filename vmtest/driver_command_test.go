@@ -62,7 +62,7 @@ func TestDriverCommand(t *testing.T) {
 		return
 	}
 	noPins(t, d)
-	page := os.Getpagesize()
+	page, seed := os.Getpagesize(), byte(3)
 	for _, c := range []struct {
 		completion ioctlapi.Completion
 		latency    time.Duration
@@ -86,7 +86,8 @@ func TestDriverCommand(t *testing.T) {
 					}
 					// Within the registered buffer, over page boundaries, at an odd block.
 					out, in := mem[512:][:2*page], mem[4*page+1024:][:2*page]
-					fill(out, byte(c.completion)+3)
+					seed++ // other bytes than the last one left
+					fill(out, seed)
 					const at = scratch + 5*ioctlapi.URingBlock
 					before, err := d.Stats()
 					if err != nil {

@@ -99,24 +99,35 @@ func runAudit(c *cli.Context) error {
 	if err != nil {
 		return withStatus(exitEnvironment, err)
 	}
-	switch report.Verdict {
-	case audit.VerdictViolations:
-		return withStatus(exitFinding, nil)
-	case audit.VerdictIncomplete:
-		return withStatus(exitEnvironment, nil)
+	var ended *os.ProcessState
+	if run.Command != nil {
+		ended = run.Command.ProcessState
 	}
-	if run.Command != nil && run.Command.ProcessState != nil && !run.Command.ProcessState.Success() {
-		return withStatus(auditedStatus(run.Command.ProcessState), fmt.Errorf("audit: %s: %s", run.Command.Args[0], run.Command.ProcessState))
+	switch status := auditStatus(report.Verdict, ended); {
+	case status == exitGood:
+		return nil
+	case report.Verdict != audit.VerdictClean:
+		return withStatus(status, nil) // the report has told it
+	default:
+		return withStatus(status, fmt.Errorf("audit: %s: %s", run.Command.Args[0], ended))
 	}
-	return nil
 }
 
-// auditedStatus is the command's exit status, as a shell tells it.
-func auditedStatus(p *os.ProcessState) int {
-	if code := p.ExitCode(); code >= 0 {
+// auditStatus is the exit status: the verdict's, and after a clean one the audited
+// command's own, as a shell tells it. ended is nil without a command.
+func auditStatus(verdict string, ended *os.ProcessState) int {
+	switch {
+	case verdict == audit.VerdictViolations:
+		return exitFinding
+	case verdict != audit.VerdictClean:
+		return exitEnvironment
+	case ended == nil:
+		return exitGood
+	}
+	if code := ended.ExitCode(); code >= 0 {
 		return code
 	}
-	if ws, ok := p.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+	if ws, ok := ended.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return 128 + int(ws.Signal())
 	}
 	return exitEnvironment
