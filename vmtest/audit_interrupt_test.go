@@ -5,15 +5,13 @@ package vmtest
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/creack/pty"
 )
 
 // countInterrupts is a command that says when it runs, and after some two seconds how
@@ -85,28 +83,11 @@ func onPipe(t *testing.T, cmd *exec.Cmd) (*bufio.Scanner, func()) {
 // onTerminal starts it as the leader of a terminal of its own, where ^C is typed.
 func onTerminal(t *testing.T, cmd *exec.Cmd) (*bufio.Scanner, func()) {
 	t.Helper()
-	ptm, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	ptm, err := pty.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ptm.Close() })
-	n, err := unix.IoctlGetInt(int(ptm.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(ptm.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatalf("a terminal: %v", err)
-	}
-	pts, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pts.Close()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = pts, pts, pts
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	return bufio.NewScanner(ptm), func() {
 		if _, err := ptm.Write([]byte{3}); err != nil {
 			t.Errorf("type ^C: %v", err)
