@@ -3,7 +3,13 @@
 package ioctlapi
 
 import (
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -168,22 +174,136 @@ func TestNamesAreTheHeaders(t *testing.T) {
 	}
 }
 
-func TestLimitsAreTheHeaders(t *testing.T) {
-	header := readHeader(t)
-	for _, want := range []string{
-		"#define DIO_LATENCY_MAX_NS	60000000000ULL",
-		"#define DIO_CAPACITY_MAX	(1ULL << 40)",
-		"#define DIO_REQUEST_MAX		(1ULL << 30)",
-		"#define DIO_IN_FLIGHT_MAX	(1U << 20)",
-		"#define DIO_BANDWIDTH_MIN	(1ULL << 16)",
-		"#define DIO_BANDWIDTH_MAX	(1ULL << 50)",
-		"#define DIO_QUEUE_DEPTH_MAX	1024U",
-		"#define DIO_BUFFER_MAX		(1ULL << 30)",
-		"#define DIO_BUFFERS_MAX		1024U",
-		"#define DIO_ABI_VERSION		1\n",
-	} {
-		if !strings.Contains(header, want) {
-			t.Errorf("the header no longer says %q: mend the constants here", want)
+// numbers are the constants that stand for a plain number of the header's: limits,
+// units and bits. Enums, features and commands have tests of their own.
+var numbers = []struct {
+	c, mirror string
+	value     uint64
+}{
+	{"ABI_VERSION", "ABIVersion", ABIVersion},
+	{"LATENCY_MAX_NS", "LatencyMaxNS", LatencyMaxNS},
+	{"CAPACITY_MAX", "CapacityMax", CapacityMax},
+	{"REQUEST_MAX", "RequestMax", RequestMax},
+	{"IN_FLIGHT_MAX", "InFlightMax", InFlightMax},
+	{"BANDWIDTH_MIN", "BandwidthMin", BandwidthMin},
+	{"BANDWIDTH_MAX", "BandwidthMax", BandwidthMax},
+	{"QUEUE_DEPTH_MAX", "QueueDepthMax", QueueDepthMax},
+	{"BUFFER_MAX", "BufferMax", BufferMax},
+	{"BUFFERS_MAX", "BuffersMax", BuffersMax},
+	{"URING_BLOCK", "URingBlock", URingBlock},
+	{"TRANSFER_WRITE", "TransferWrite", TransferWrite},
+	{"TRANSFER_BUFFER", "TransferBuffer", TransferBuffer},
+	{"BUFFER_WRITABLE", "BufferWritable", BufferWritable},
+	{"INJECT_READS", "InjectReads", InjectReads},
+	{"INJECT_WRITES", "InjectWrites", InjectWrites},
+	{"STATS_RESET", "statsReset", statsReset},
+	{"IOC_MAGIC", "iocMagic", iocMagic},
+}
+
+// cNumber evaluates a constant of the header as Go, whose operators are C's but for
+// the suffixes of numbers.
+func cNumber(t *testing.T, name, expr string) uint64 {
+	t.Helper()
+	plain := regexp.MustCompile(`\b(0x[0-9a-fA-F]+|\d+)[uUlL]+\b`).ReplaceAllString(expr, "$1")
+	v, err := types.Eval(token.NewFileSet(), nil, token.NoPos, plain)
+	if err != nil || v.Value == nil {
+		t.Fatalf("DIO_%s: this test doesn't understand %q: %v", name, expr, err)
+	}
+	n, exact := constant.Uint64Val(constant.ToInt(v.Value))
+	if !exact {
+		t.Fatalf("DIO_%s: %q is %v, no 64-bit number", name, expr, v.Value)
+	}
+	return n
+}
+
+// untypedNumbers are the package's exported constants that are plain numbers.
+func untypedNumbers(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range f.Decls {
+			consts, ok := decl.(*ast.GenDecl)
+			if !ok || consts.Tok != token.CONST {
+				continue
+			}
+			typed := false // as enums and commands are
+			for _, spec := range consts.Specs {
+				spec := spec.(*ast.ValueSpec)
+				if len(spec.Values) > 0 { // else it repeats the one before
+					typed = spec.Type != nil
+				}
+				for i, name := range spec.Names {
+					text := false
+					if i < len(spec.Values) {
+						lit, ok := spec.Values[i].(*ast.BasicLit)
+						text = ok && lit.Kind == token.STRING
+					}
+					if name.IsExported() && !typed && !text {
+						names = append(names, name.Name)
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func TestNumbersAreTheHeaders(t *testing.T) {
+	header, rows := readHeader(t), map[string]bool{}
+	defines := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^#define DIO_(\w+)[ \t]+(\S.*?)[ \t]*$`).FindAllStringSubmatch(header, -1) {
+		defines[m[1]] = m[2]
+	}
+	for _, n := range numbers {
+		rows[n.mirror] = true
+		expr, ok := defines[n.c]
+		if !ok {
+			t.Errorf("%s: no DIO_%s in the header", n.mirror, n.c)
+			continue
+		}
+		delete(defines, n.c)
+		if v := cNumber(t, n.c, expr); v != n.value {
+			t.Errorf("DIO_%s is %d in the header, %s %d here", n.c, v, n.mirror, n.value)
+		}
+	}
+	for name, expr := range defines {
+		if !strings.HasPrefix(name, "FEATURE_") && !strings.HasPrefix(name, "CONFIG_") && !strings.HasPrefix(expr, "_IOWR(") {
+			t.Errorf("DIO_%s, %s in the header, is compared with nothing here", name, expr)
+		}
+	}
+
+	// The header only speaks of it; the driver has it.
+	rows["HoldMaxMS"] = true
+	fault, err := os.ReadFile("../kmod/fault.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := regexp.MustCompile(`(?m)^#define DIO_HOLD_MS_MAX[ \t]+(\w+)$`).FindSubmatch(fault); m == nil {
+		t.Error("kmod/fault.c has no DIO_HOLD_MS_MAX")
+	} else if v := cNumber(t, "HOLD_MS_MAX", string(m[1])); v != HoldMaxMS {
+		t.Errorf("DIO_HOLD_MS_MAX is %d in the driver, HoldMaxMS %d here", v, HoldMaxMS)
+	}
+
+	for _, name := range untypedNumbers(t) {
+		if !rows[name] {
+			t.Errorf("%s is compared with nothing of the header", name)
+		}
+		delete(rows, name)
+	}
+	for name := range rows {
+		if token.IsExported(name) {
+			t.Errorf("this package no longer has %s", name)
 		}
 	}
 }

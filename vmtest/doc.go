@@ -8,7 +8,6 @@
 // What is random tells its seed: DIO_SEED=N has it again, DIO_FUZZ_TIME=10m
 // lets TestFuzz go on for longer (`scripts/guest-test KERNEL -test.run TestFuzz`).
 //
-// The tests of the driver, by the beginnings of their names TestDriver,
-// TestRemoval, TestBuffer, TestEdu and TestABI, are run twice: by themselves, and
-// all together under the auditor, by TestDriverAudited.
+// The tests of the driver, by the beginnings of their names (driverTests), are run
+// twice: by themselves, and all together under the auditor, by TestDriverAudited.
 package vmtest

@@ -24,7 +24,8 @@ func TestDriverStoreLimit(t *testing.T) {
 	mem := fill(anonymous(t, 8), 5)
 	for _, completion := range []ioctlapi.Completion{ioctlapi.CompletionAuto, ioctlapi.CompletionWorker} {
 		for _, flags := range []int{0, unix.O_DIRECT} {
-			pos := int64(scratch + 1<<20 + int(completion)*1<<18 + flags) // fresh each time
+			pos := int64(scratch + 1<<20 + int(completion)*1<<18 + flags)
+			hole(t, d, pos, 9*page)
 			stats, err := d.Stats()
 			if err != nil {
 				t.Fatal(err)

@@ -33,16 +33,18 @@ type fuzzer struct {
 	limit time.Duration
 	// commits: old and new faults are committed in it.
 	commits bool
+	// commands: those of io_uring are among its calls.
+	commands bool
 }
 
 // fuzzers are all that there are.
 var fuzzers = []fuzzer{
-	{"ioctl", ioctlapi.DefaultPath, fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}, fuzzTime, true},
+	{"ioctl", ioctlapi.DefaultPath, fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.ENOENT, unix.EACCES}, fuzzTime, true, false},
 	// Most of its time is the hardware's.
 	{"ioctl of hardware", eduPath, fuzzIoctl, []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.ENOSPC, unix.ENOENT, unix.EOPNOTSUPP},
-		fuzzTime / 3, false},
-	{"rw", ioctlapi.DefaultPath, fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}, fuzzTime, false},
-	{"io_uring", ioctlapi.DefaultPath, fuzzUring, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.ECANCELED}, fuzzTime, false},
+		fuzzTime / 3, false, false},
+	{"rw", ioctlapi.DefaultPath, fuzzRW, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.EAGAIN, unix.EOPNOTSUPP}, fuzzTime, false, false},
+	{"io_uring", ioctlapi.DefaultPath, fuzzUring, []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.EBADF, unix.ECANCELED}, fuzzTime, false, true},
 }
 
 // Bounds of a run; DIO_FUZZ_TIME makes it longer, and then it isn't counted.
@@ -59,6 +61,8 @@ type fuzzThread struct {
 	files []int // the device: read and write, O_DIRECT, read only, write only
 	mem   *fuzzMemory
 	told  map[error]int
+	// commands are the answers of io_uring's commands, which told leaves out.
+	commands map[fuzzAnswer]int
 	// readsRingLate: io_uring reads entries in the ring after it was handed them.
 	readsRingLate bool
 	// hardware: the device is of another kind, and small.
@@ -218,7 +222,7 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 		calls, limit = 1<<31-1, v
 	}
 	deadline := time.Now().Add(limit)
-	told := map[error]int{}
+	told, commands := map[error]int{}, map[fuzzAnswer]int{}
 	var lock sync.Mutex
 	var resets sync.RWMutex
 	var threads, helpers sync.WaitGroup
@@ -226,7 +230,7 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 	for i := range fuzzThreads {
 		threads.Go(func() {
 			runtime.LockOSThread() // and never unlock: it may not be root's any more
-			f := &fuzzThread{Rand: rand.New(rand.NewPCG(s, number<<8|uint64(i))), root: i != fuzzThreads-1, files: files, mem: mem, hardware: hardware, faults: faults, resets: &resets, told: map[error]int{}, readsRingLate: readsRingLate(t), drains: drainsWell(t)}
+			f := &fuzzThread{Rand: rand.New(rand.NewPCG(s, number<<8|uint64(i))), root: i != fuzzThreads-1, files: files, mem: mem, hardware: hardware, faults: faults, resets: &resets, told: map[error]int{}, commands: map[fuzzAnswer]int{}, readsRingLate: readsRingLate(t), drains: drainsWell(t)}
 			if !f.root {
 				if err := dropPrivileges(); err != nil {
 					t.Error(err)
@@ -246,6 +250,9 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 			defer lock.Unlock()
 			for err, n := range f.told {
 				told[err] += n
+			}
+			for a, n := range f.commands {
+				commands[a] += n
 			}
 		})
 	}
@@ -278,6 +285,9 @@ func runFuzzer(t *testing.T, z fuzzer, number uint64) {
 	}
 	if z.commits {
 		checkCommitted(t, d)
+	}
+	if z.commands && hasCommands(t, d) {
+		checkCommands(t, commands)
 	}
 	for _, fd := range files {
 		for id := range uint32(ioctlapi.BuffersMax) {

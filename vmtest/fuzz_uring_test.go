@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"testing"
 	"time"
 	"unsafe"
 
@@ -149,6 +150,9 @@ func settle(f *fuzzThread, rings []*fuzzRing, most int) error {
 func (f *fuzzThread) entry(r *fuzzRing) uringEntry {
 	n := pick(f.Rand, 512, 1024, 4096, 4608, 64<<10, 0, 777)
 	e := uringEntry{fd: int32(pick(f.Rand, f.files...)), addr: f.address(n), n: uint32(n), off: f.place()}
+	if f.IntN(16) == 0 {
+		e.off = 1<<30 + 512*uint64(f.IntN(16)) // behind the end: no space for a write
+	}
 	if f.IntN(3) != 0 {
 		e.addr, e.off = e.addr&^511, e.off&^511
 	}
@@ -215,15 +219,48 @@ func (r *fuzzRing) reap(f *fuzzThread, limit time.Duration) error {
 		if v.res < 0 {
 			told = unix.Errno(-v.res)
 		}
-		f.told[told]++
 		moved := int64(v.res)
 		size := int64(e.n)
 		if e.opcode == uringCommand {
 			size = int64(uint32(e.command[1]))
+			f.commands[fuzzAnswer{uint32(e.off), told, moved > 0}]++
+		} else {
+			f.told[told]++
 		}
 		// A cancel may tell how many it found.
 		if told != nil && !slices.Contains(uringErrors, told) || e.opcode != uringCancel && moved > size {
 			return fmt.Errorf("entry %+v, polled %v: told %d", e.uringEntry, r.polled, v.res)
+		}
+	}
+}
+
+// fuzzAnswer is what a command of io_uring was told, and whether it moved bytes.
+type fuzzAnswer struct {
+	op    uint32
+	err   error
+	moved bool
+}
+
+// checkCommands has each answer of the driver's, and each command done: reads and
+// writes that aren't commands give most of these answers, too, and aren't counted.
+func checkCommands(t *testing.T, answers map[fuzzAnswer]int) {
+	t.Helper()
+	told, done := map[error]int{}, map[uint32]int{}
+	for a, n := range answers {
+		told[a.err] += n
+		if a.moved || a.err == nil && a.op == ioctlapi.URingFlush {
+			done[a.op] += n
+		}
+	}
+	t.Logf("commands were told %v, done: %v", told, done)
+	for _, want := range []error{nil, unix.EINVAL, unix.EFAULT, unix.ENOSPC, unix.ENOTTY} {
+		if told[want] == 0 {
+			t.Errorf("no command was told %v: that part wasn't tried", want)
+		}
+	}
+	for _, op := range []uint32{ioctlapi.URingRead, ioctlapi.URingWrite, ioctlapi.URingFlush, ioctlapi.URingDiscard} {
+		if done[op] == 0 {
+			t.Errorf("no command %#x was done: that part wasn't tried", op)
 		}
 	}
 }

@@ -78,8 +78,16 @@ func TestRemovalInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(m)
-	if !touch(&m[0]) {
+	private, err := unix.Mmap(buffered, scratch, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(private)
+	if !touch(&m[0]) || !touch(&private[0]) {
 		t.Fatal("SIGBUS before the removal")
+	}
+	if private[0] == m[0] {
+		t.Fatal("writing to a private mapping wrote to the device")
 	}
 	// One request is kept untold by a fault, and must be told all the same.
 	lost := ioctlapi.Fault{Fault: ioctlapi.FaultLostComplete, Every: 1, Count: 1, HoldMS: 600000}
@@ -188,6 +196,9 @@ func TestRemovalInFlight(t *testing.T) {
 	}
 	if touch(&m[0]) || touch(&m[page]) {
 		t.Error("the mapping is still there")
+	}
+	if touch(&private[0]) {
+		t.Error("a private mapping's own copy of a page is still there")
 	}
 	if _, err := unix.Mmap(buffered, 0, page, unix.PROT_READ, unix.MAP_SHARED); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("mmap afterwards: %v, want ENODEV", err)

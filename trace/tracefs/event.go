@@ -14,6 +14,7 @@ type Event struct {
 	Comm   string
 	TID    int
 	CPU    int
+	Flags  string        // "..s1.": what the CPU was at; "" where the trace doesn't say
 	Time   time.Duration // on the kernel's monotonic clock
 	Name   string        // "dio_pin"
 	Fields map[string]string
@@ -42,9 +43,12 @@ func (e *Event) Has(word string) bool {
 	return false
 }
 
+// InSoftirq tells whether it happened in a softirq, as what a timer does.
+func (e *Event) InSoftirq() bool { return len(e.Flags) > 2 && e.Flags[2] == 's' }
+
 // line is "comm-tid (tgid) [cpu] flags seconds: name: text"; the tgid and the
 // flags depend on the kernel and its options.
-var line = regexp.MustCompile(`^\s*(.+)-(\d+)\s+(?:\([ \d-]+\)\s+)?\[(\d+)\]\s+(?:\S+\s+)?(\d+)\.(\d+):\s+(\w+):\s*(.*)$`)
+var line = regexp.MustCompile(`^\s*(.+)-(\d+)\s+(?:\([ \d-]+\)\s+)?\[(\d+)\]\s+(?:(\S+)\s+)?(\d+)\.(\d+):\s+(\w+):\s*(.*)$`)
 
 // ParseEvent reads a line of the trace; false: it is none.
 func ParseEvent(s string) (Event, bool) {
@@ -52,13 +56,13 @@ func ParseEvent(s string) (Event, bool) {
 	if m == nil {
 		return Event{}, false
 	}
-	e := Event{Comm: m[1], Name: m[6], Fields: map[string]string{}}
+	e := Event{Comm: m[1], Flags: m[4], Name: m[7], Fields: map[string]string{}}
 	e.TID, _ = strconv.Atoi(m[2])
 	e.CPU, _ = strconv.Atoi(m[3])
-	seconds, _ := strconv.ParseInt(m[4], 10, 64)
-	fraction, _ := strconv.ParseInt((m[5] + "000000000")[:9], 10, 64)
+	seconds, _ := strconv.ParseInt(m[5], 10, 64)
+	fraction, _ := strconv.ParseInt((m[6] + "000000000")[:9], 10, 64)
 	e.Time = time.Duration(seconds)*time.Second + time.Duration(fraction)
-	for _, w := range strings.Fields(m[7]) {
+	for _, w := range strings.Fields(m[8]) {
 		if k, v, ok := strings.Cut(w, "="); ok {
 			e.Fields[k] = v
 		} else {

@@ -16,14 +16,15 @@ func TestParseEvent(t *testing.T) {
 		want Event
 	}{
 		{"          dioctl-123     [001] .....    12.345678: dio_submit: req=7 async direct read offset=4096 bytes=8192 model=0",
-			Event{Comm: "dioctl", TID: 123, CPU: 1, Time: 12345678 * time.Microsecond, Name: "dio_submit"}},
+			Event{Comm: "dioctl", TID: 123, CPU: 1, Time: 12345678 * time.Microsecond, Flags: ".....", Name: "dio_submit"}},
 		{"     kworker/u8:2-45      [000] d..1. 99.000001: dio_complete: req=7 async result=-5",
-			Event{Comm: "kworker/u8:2", TID: 45, Time: 99*time.Second + time.Microsecond, Name: "dio_complete"}},
+			Event{Comm: "kworker/u8:2", TID: 45, Time: 99*time.Second + time.Microsecond, Flags: "d..1.", Name: "dio_complete"}},
 		{" a b-c-9 (   12) [000] 1.5: dio_pin: req=1", Event{Comm: "a b-c", TID: 9, Time: 1500 * time.Millisecond, Name: "dio_pin"}},
-		{"          <idle>-0       [003] ..s1. 5.000000: dio_move:", Event{Comm: "<idle>", CPU: 3, Time: 5 * time.Second, Name: "dio_move"}},
+		{"          <idle>-0       [003] ..s1. 5.000000: dio_move:", Event{Comm: "<idle>", CPU: 3, Time: 5 * time.Second, Flags: "..s1.", Name: "dio_move"}},
 	} {
 		e, ok := ParseEvent(c.line)
-		if !ok || e.Comm != c.want.Comm || e.TID != c.want.TID || e.CPU != c.want.CPU || e.Time != c.want.Time || e.Name != c.want.Name {
+		if !ok || e.Comm != c.want.Comm || e.TID != c.want.TID || e.CPU != c.want.CPU || e.Time != c.want.Time || e.Name != c.want.Name ||
+			e.Flags != c.want.Flags || e.InSoftirq() != strings.Contains(c.line, "..s1.") {
 			t.Errorf("%q: %+v, %v", c.line, e, ok)
 		}
 	}
