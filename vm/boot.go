@@ -117,13 +117,26 @@ func boot(ctx context.Context, q *QEMU, m machine, s *Spec, start time.Time, up 
 			leave = time.After(graceAfterExit)
 		}
 	}
-	if verdict != nil && qemu != nil && stderr.Len() > 0 {
-		verdict = fmt.Errorf("%w: qemu: %w: %s", verdict, qemu, bytes.TrimSpace(stderr.Bytes()))
+	if words := bytes.TrimSpace(stderr.Bytes()); verdict != nil && qemu != nil && len(words) > 0 {
+		verdict = fmt.Errorf("%w: qemu: %w: %s", verdict, qemu, words)
+		if err := addToConsole(m.console, words); err != nil {
+			verdict = fmt.Errorf("%w (%w)", verdict, err)
+		}
 	}
 	if left {
 		return Result{Accel: res.Accel}, c.explain(verdict, s) // the rest is still the talk's
 	}
 	return res, c.explain(verdict, s)
+}
+
+// addToConsole puts QEMU's own last words behind the guest's, for who reads the log later.
+func addToConsole(path string, words []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "\nqemu: %s\n", words)
+	return errors.Join(err, f.Close())
 }
 
 // explain turns what ended the conversation into what a person reads.

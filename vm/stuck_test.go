@@ -49,8 +49,10 @@ func TestCreditWhileInputIsQuiet(t *testing.T) {
 	}
 }
 
-// The time limit ends a run whose output nobody reads.
-func TestLimitWhileOutputIsStuck(t *testing.T) {
+// fakeQEMU is the path of one whose guest greets, says "x", and which then does as the
+// shell script says.
+func fakeQEMU(t *testing.T, then string) string {
+	t.Helper()
 	dir := t.TempDir()
 	frames, err := os.Create(filepath.Join(dir, "frames"))
 	if err != nil {
@@ -60,11 +62,36 @@ func TestLimitWhileOutputIsStuck(t *testing.T) {
 	if err := errors.Join(w.SendJSON(wire.Hello, wire.Greeting{}), w.Send(wire.Stdout, 0, []byte("x")), frames.Close()); err != nil {
 		t.Fatal(err)
 	}
-	emulator := filepath.Join(dir, "qemu")
-	script := "#!/bin/sh\ncat " + frames.Name() + " >&3\nexec sleep 1000\n"
-	if err := os.WriteFile(emulator, []byte(script), 0o700); err != nil {
+	path := filepath.Join(dir, "qemu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\ncat "+frames.Name()+" >&3\n"+then+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// What a QEMU that fails says of itself is told, and stands in the console's log.
+func TestLastWordsOfQEMU(t *testing.T) {
+	const words = "qemu: ../memory.c:1: Assertion `sections' failed."
+	console := filepath.Join(t.TempDir(), "console")
+	if err := os.WriteFile(console, []byte("the guest's words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &Spec{Kernel: &kernel.Image{Release: "9.9"}, Timeout: time.Minute}
+	setDefaults(s)
+	emulator := fakeQEMU(t, "echo \""+strings.ReplaceAll(words, "`", "\\`")+"\" >&2; kill -ABRT $$")
+	_, err := boot(context.Background(), &QEMU{Path: emulator}, machine{console: console}, s, time.Now(), nil)
+	var e *Error
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), words) || !strings.Contains(e.What, "ended without a result") {
+		t.Errorf("%v", err)
+	}
+	if log, err := os.ReadFile(console); err != nil || string(log) != "the guest's words\n\nqemu: "+words+"\n" {
+		t.Errorf("%v, console %q", err, log)
+	}
+}
+
+// The time limit ends a run whose output nobody reads.
+func TestLimitWhileOutputIsStuck(t *testing.T) {
+	emulator := fakeQEMU(t, "exec sleep 1000")
 	unread, out := io.Pipe()
 	defer unread.Close()
 	s := &Spec{Kernel: &kernel.Image{Release: "9.9"}, Stdout: out, Timeout: time.Second}
