@@ -211,6 +211,7 @@ const (
 	auditProgOnUnpinPage         = "on_unpin_page"
 	auditProgOnUnpinPages        = "on_unpin_pages"
 	auditProgOnUnpinPagesDirty   = "on_unpin_pages_dirty"
+	auditProgOnUnpinRange        = "on_unpin_range"
 	auditProgOnUringCmdDone      = "on_uring_cmd_done"
 	auditProgOnUringComplete     = "on_uring_complete"
 	auditProgOnUringCompletePoll = "on_uring_complete_poll"
@@ -283,6 +284,7 @@ type auditProgramSpecs struct {
 	OnUnpinPage         *ebpf.ProgramSpec `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.ProgramSpec `ebpf:"on_unpin_pages"`
 	OnUnpinPagesDirty   *ebpf.ProgramSpec `ebpf:"on_unpin_pages_dirty"`
+	OnUnpinRange        *ebpf.ProgramSpec `ebpf:"on_unpin_range"`
 	OnUringCmdDone      *ebpf.ProgramSpec `ebpf:"on_uring_cmd_done"`
 	OnUringComplete     *ebpf.ProgramSpec `ebpf:"on_uring_complete"`
 	OnUringCompletePoll *ebpf.ProgramSpec `ebpf:"on_uring_complete_poll"`
@@ -424,6 +426,7 @@ type auditPrograms struct {
 	OnUnpinPage         *ebpf.Program `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.Program `ebpf:"on_unpin_pages"`
 	OnUnpinPagesDirty   *ebpf.Program `ebpf:"on_unpin_pages_dirty"`
+	OnUnpinRange        *ebpf.Program `ebpf:"on_unpin_range"`
 	OnUringCmdDone      *ebpf.Program `ebpf:"on_uring_cmd_done"`
 	OnUringComplete     *ebpf.Program `ebpf:"on_uring_complete"`
 	OnUringCompletePoll *ebpf.Program `ebpf:"on_uring_complete_poll"`
@@ -448,6 +451,7 @@ func (p *auditPrograms) Close() error {
 		p.OnUnpinPage,
 		p.OnUnpinPages,
 		p.OnUnpinPagesDirty,
+		p.OnUnpinRange,
 		p.OnUringCmdDone,
 		p.OnUringComplete,
 		p.OnUringCompletePoll,

@@ -233,6 +233,7 @@ const (
 	auditNoLoopProgOnUnpinPage         = "on_unpin_page"
 	auditNoLoopProgOnUnpinPages        = "on_unpin_pages"
 	auditNoLoopProgOnUnpinPagesDirty   = "on_unpin_pages_dirty"
+	auditNoLoopProgOnUnpinRange        = "on_unpin_range"
 	auditNoLoopProgOnUringCmdDone      = "on_uring_cmd_done"
 	auditNoLoopProgOnUringComplete     = "on_uring_complete"
 	auditNoLoopProgOnUringCompletePoll = "on_uring_complete_poll"
@@ -305,6 +306,7 @@ type auditNoLoopProgramSpecs struct {
 	OnUnpinPage         *ebpf.ProgramSpec `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.ProgramSpec `ebpf:"on_unpin_pages"`
 	OnUnpinPagesDirty   *ebpf.ProgramSpec `ebpf:"on_unpin_pages_dirty"`
+	OnUnpinRange        *ebpf.ProgramSpec `ebpf:"on_unpin_range"`
 	OnUringCmdDone      *ebpf.ProgramSpec `ebpf:"on_uring_cmd_done"`
 	OnUringComplete     *ebpf.ProgramSpec `ebpf:"on_uring_complete"`
 	OnUringCompletePoll *ebpf.ProgramSpec `ebpf:"on_uring_complete_poll"`
@@ -452,6 +454,7 @@ type auditNoLoopPrograms struct {
 	OnUnpinPage         *ebpf.Program `ebpf:"on_unpin_page"`
 	OnUnpinPages        *ebpf.Program `ebpf:"on_unpin_pages"`
 	OnUnpinPagesDirty   *ebpf.Program `ebpf:"on_unpin_pages_dirty"`
+	OnUnpinRange        *ebpf.Program `ebpf:"on_unpin_range"`
 	OnUringCmdDone      *ebpf.Program `ebpf:"on_uring_cmd_done"`
 	OnUringComplete     *ebpf.Program `ebpf:"on_uring_complete"`
 	OnUringCompletePoll *ebpf.Program `ebpf:"on_uring_complete_poll"`
@@ -476,6 +479,7 @@ func (p *auditNoLoopPrograms) Close() error {
 		p.OnUnpinPage,
 		p.OnUnpinPages,
 		p.OnUnpinPagesDirty,
+		p.OnUnpinRange,
 		p.OnUringCmdDone,
 		p.OnUringComplete,
 		p.OnUringCompletePoll,

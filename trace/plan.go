@@ -15,7 +15,6 @@ const (
 	kindSplice
 	kindDirtyFolio
 	kindDirtyPage
-	kindReleaseRange
 	kindReleaseFolio
 	kindReleaseFolios
 	kindBioPages
@@ -78,7 +77,6 @@ var (
 var taskHooks = []taskHook{
 	{names: []string{"folio_mark_dirty", "set_page_dirty"}, cookie: kindDirtyFolio, enter: true, rules: dirtyRules},
 	{names: []string{"set_page_dirty_lock"}, cookie: kindDirtyPage, enter: true, rules: dirtyRules},
-	{names: []string{"unpin_user_page_range_dirty_lock"}, cookie: kindReleaseRange, enter: true, rules: pinRules, optional: true},
 	{names: []string{"unpin_folio"}, cookie: kindReleaseFolio, enter: true, rules: pinRules, optional: true},
 	{names: []string{"unpin_folios"}, cookie: kindReleaseFolios, enter: true, rules: pinRules, optional: true},
 	{names: []string{"bio_iov_iter_get_pages"}, cookie: kindBioPages, enter: true, rules: []string{audit.RuleEarlyComplete}},
@@ -128,6 +126,7 @@ var dualHooks = []dualHook{
 	{program: "on_unpin_pages_dirty", names: []string{"unpin_user_pages_dirty_lock"}, rules: pinRules},
 	{program: "on_unpin_folio", names: []string{"unpin_user_folio"}, rules: pinRules, optional: true},
 	{program: "on_bio_release", names: []string{"__bio_release_pages", "bio_release_pages"}, rules: []string{audit.RuleEarlyComplete}},
+	{program: "on_unpin_range", names: []string{"unpin_user_page_range_dirty_lock"}, rules: pinRules, optional: true},
 }
 
 // tracepoints are raw tracepoints, the same on every kernel.

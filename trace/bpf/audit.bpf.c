@@ -51,6 +51,10 @@ static __always_inline void dual(void *ctx, __u32 function, __u64 sp, __u64 a0, 
 	case DUAL_BIO_RELEASE:
 		bio_release(a0);
 		break;
+	case DUAL_UNPIN_RANGE:
+		/* Where nothing is to be marked dirty, a timer may call it, whatever it's called. */
+		released_pages(ctx, sp, a0, (__u32)a1, WALK_RANGE, a2 & 0xff);
+		break;
 	}
 }
 
@@ -85,9 +89,6 @@ int on_enter(struct pt_regs *ctx)
 		break;
 	case HOOK_DIRTY_FOLIO:
 		dirtied(ctx, page_folio(ctx->di).head, who, false);
-		break;
-	case HOOK_RELEASE_RANGE:
-		released_pages(ctx, ctx->sp, ctx->di, (__u32)ctx->si, WALK_RANGE, ctx->dx & 0xff);
 		break;
 	case HOOK_RELEASE_FOLIO:
 		released_pages(ctx, ctx->sp, ctx->di, 1, WALK_FOLIO, false);
@@ -203,6 +204,7 @@ DUAL_PROGRAM(on_unpin_pages, DUAL_UNPIN_PAGES, 2)
 DUAL_PROGRAM(on_unpin_pages_dirty, DUAL_UNPIN_PAGES_DIRTY, 3)
 DUAL_PROGRAM(on_unpin_folio, DUAL_UNPIN_FOLIO, 2)
 DUAL_PROGRAM(on_bio_release, DUAL_BIO_RELEASE, 2)
+DUAL_PROGRAM(on_unpin_range, DUAL_UNPIN_RANGE, 3)
 
 SEC("raw_tp/mm_page_free")
 int on_page_free(__u64 *ctx)
