@@ -223,7 +223,21 @@ func TestDriverAsyncVectors(t *testing.T) {
 func TestDriverUringFsync(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)
-	const latency = 400 * time.Millisecond
+	// A machine that stops for a moment spoils times and order: not three times running.
+	var problems []string
+	for try := 0; try == 0 || len(problems) > 0 && try < 3; try++ {
+		problems = uringFsyncProblems(t, d, 400*time.Millisecond<<try)
+		t.Logf("try %d: %q", try, problems)
+	}
+	for _, p := range problems {
+		t.Error(p)
+	}
+}
+
+// uringFsyncProblems has an fsync come between writes, and says what isn't in its time.
+func uringFsyncProblems(t *testing.T, d *ioctlapi.Device, latency time.Duration) (problems []string) {
+	t.Helper()
+	say := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	slow(t, d, latency)
 	fd, other, mem := openRaw(t, unix.O_DIRECT), openRaw(t, unix.O_DIRECT), anonymous(t, 1)
 	ring, aio := newUring(t, 8, 0), newAIO(t, 2)
@@ -249,18 +263,25 @@ func TestDriverUringFsync(t *testing.T) {
 				t.Error("the fsync ended before another file's write that it found in flight")
 			}
 		}
-		if v.res != want || took < latency || took > within {
-			t.Errorf("entry %d ended with %d after %v, want %d within %v", v.data, v.res, took, want, within)
+		if v.res != want || took < latency {
+			t.Errorf("entry %d ended with %d after %v, want %d", v.data, v.res, took, want)
+		}
+		if took > within {
+			say("entry %d ended after %v, want %v at most", v.data, took, within)
 		}
 	}
 	// fdatasync, and an fsync with nothing in flight.
 	begin = time.Now()
 	sync.opFlags = 1
 	ring.submit(sync)
-	if v := ring.wait(10 * time.Second); v.res != 0 || time.Since(begin) > latency {
-		t.Errorf("fdatasync of an idle device: %d after %v", v.res, time.Since(begin))
+	if v := ring.wait(10 * time.Second); v.res != 0 {
+		t.Errorf("fdatasync of an idle device: %d", v.res)
+	}
+	if took := time.Since(begin); took > latency {
+		say("fdatasync of an idle device took %v", took)
 	}
 	ring.none()
+	return problems
 }
 
 // io_uring can't take back a read or write that a driver has: the cancel says
