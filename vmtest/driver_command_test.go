@@ -300,7 +300,10 @@ func TestDriverCommandPolledAtOnce(t *testing.T) {
 		ring.submit(entries...)
 		seen := map[uint64]bool{}
 		for range entries {
-			v := ring.wait(10 * time.Second)
+			v, ok := ring.next(10 * time.Second)
+			if !ok {
+				t.Fatalf("round %d: no completion within 10 s after those of %v", round, seen)
+			}
 			if seen[v.data] || v.res != want[v.data] {
 				t.Fatalf("round %d: %+v, told before: %v; want one each of %v", round, v, seen[v.data], want)
 			}
