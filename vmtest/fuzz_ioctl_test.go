@@ -206,6 +206,9 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 			}
 		}
 
+		if n := binary.NativeEndian.Uint32(b); n != uint32(size) && n == cmd>>16&0x3fff {
+			return nil // both bent alike: right by chance, for a longer struct
+		}
 		at := 2*page - size // its end at the edge
 		if f.IntN(2) == 0 {
 			at = f.IntN(at + 1)
