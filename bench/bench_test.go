@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"unsafe"
 )
 
 func TestBuckets(t *testing.T) {
@@ -133,25 +132,6 @@ func TestCountsInstructions(t *testing.T) {
 		i := 0
 		if got := countsInstructions(func() float64 { i++; return c.tries[i-1] }); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
-		}
-	}
-}
-
-func TestKernelStructSizes(t *testing.T) {
-	for _, s := range []struct {
-		name      string
-		got, want uintptr
-	}{
-		{"iocb", unsafe.Sizeof(iocb{}), 64},
-		{"io_event", unsafe.Sizeof(ioEvent{}), 32},
-		{"io_uring_params", unsafe.Sizeof(ringParams{}), 120},
-		{"io_uring_params.cq_off", unsafe.Offsetof(ringParams{}.cqOff), 80},
-		{"io_uring_sqe", unsafe.Sizeof(sqe{}), 64},
-		{"io_uring_sqe.buf_index", unsafe.Offsetof(sqe{}.bufIndex), 40},
-		{"io_uring_cqe", unsafe.Sizeof(cqe{}), 16},
-	} {
-		if s.got != s.want {
-			t.Errorf("%s: %d, the kernel has %d", s.name, s.got, s.want)
 		}
 	}
 }

@@ -5,12 +5,14 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"dio/engine"
+	"dio/engine/uring"
 	"dio/ioctlapi"
 )
 
@@ -18,7 +20,7 @@ import (
 // it is to hand over less at a time.
 type uringLoop struct {
 	job     *job
-	ring    *ring
+	ring    *uring.Ring
 	command bool
 	begun   []time.Duration // by slot
 	tail    uint32          // of the submission ring
@@ -32,11 +34,11 @@ const maxBuffers = 1024
 
 func openUring(j *job) (loop, error)         { return newUring(j, ringUse{}) }
 func openUringFixed(j *job) (loop, error)    { return newUring(j, ringUse{fixed: true}) }
-func openUringPoll(j *job) (loop, error)     { return newUring(j, ringUse{flags: setupIOPoll}) }
+func openUringPoll(j *job) (loop, error)     { return newUring(j, ringUse{flags: uring.SetupIOPoll}) }
 func openUringCmd(j *job) (loop, error)      { return newUring(j, ringUse{command: true}) }
 func openUringCmdFixed(j *job) (loop, error) { return newUring(j, ringUse{command: true, fixed: true}) }
 func openUringCmdPoll(j *job) (loop, error) {
-	return newUring(j, ringUse{command: true, flags: setupIOPoll})
+	return newUring(j, ringUse{command: true, flags: uring.SetupIOPoll})
 }
 
 // ringUse is how a loop uses the ring.
@@ -47,30 +49,30 @@ type ringUse struct {
 }
 
 // fill makes the part of a slot's SQE that stays: all but the offset.
-func (u ringUse) fill(s *sqe, j *job, slot int, buf []byte) {
-	*s = sqe{opcode: opRead, fd: int32(j.file.FD), addr: uint64(base(buf)), len: uint32(len(buf)), userData: uint64(slot)}
+func (u ringUse) fill(s *uring.SQE, j *job, slot int, buf []byte) {
+	*s = uring.SQE{Opcode: uring.OpRead, FD: int32(j.file.FD), Addr: uint64(base(buf)), Len: uint32(len(buf)), UserData: uint64(slot)}
 	switch {
 	case u.command:
-		s.opcode, s.addr, s.len = opCmd, 0, 0
-		s.addr3, s.pad = uint64(base(buf)), uint64(len(buf))
-		s.off = uint64(ioctlapi.URingRead)
+		s.Opcode, s.Addr, s.Len = uring.OpCmd, 0, 0
+		s.Cmd[0], s.Cmd[1] = uint64(base(buf)), uint64(len(buf))
+		s.Off = uint64(ioctlapi.URingRead)
 		if j.write {
-			s.off = uint64(ioctlapi.URingWrite)
+			s.Off = uint64(ioctlapi.URingWrite)
 		}
 		if u.fixed {
-			s.rwFlags = cmdFixed
+			s.OpFlags = uring.CmdFixed
 		}
 	case u.fixed && j.write:
-		s.opcode = opWriteFixed
+		s.Opcode = uring.OpWriteFixed
 	case u.fixed:
-		s.opcode = opReadFixed
+		s.Opcode = uring.OpReadFixed
 	case j.write:
-		s.opcode = opWrite
+		s.Opcode = uring.OpWrite
 	}
 	if u.fixed {
-		s.fd, s.flags = 0, sqeFixedFile
+		s.FD, s.Flags = 0, uring.SQEFixedFile
 		if j.depth <= maxBuffers {
-			s.bufIndex = uint16(slot)
+			s.BufIndex = uint16(slot)
 		}
 	}
 }
@@ -81,20 +83,20 @@ func newUring(j *job, use ringUse) (loop, error) {
 			return nil, err
 		}
 	}
-	if j.depth > maxRing {
-		return nil, fmt.Errorf("a ring holds %d operations at most", maxRing)
+	if j.depth > uring.MaxEntries {
+		return nil, fmt.Errorf("a ring holds %d operations at most", uring.MaxEntries)
 	}
-	r, err := newRing(j.depth, use.flags)
+	r, err := uring.New(j.depth, use.flags)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a ring of %d entries: %w", j.depth, err)
 	}
 	l := &uringLoop{job: j, ring: r, command: use.command, begun: make([]time.Duration, j.depth)}
 	for i := range j.depth {
-		use.fill(&r.sqes[i], j, i, j.mem.block(i, j.block))
+		use.fill(&r.SQEs[i], j, i, j.mem.block(i, j.block))
 	}
 	if use.fixed {
 		if err := l.register(); err != nil {
-			return nil, errors.Join(err, r.close())
+			return nil, errors.Join(err, r.Close())
 		}
 	}
 	return l, nil
@@ -117,11 +119,11 @@ func (l *uringLoop) register() error {
 	} else {
 		add(j.mem.block(0, j.depth*j.mem.stride))
 	}
-	if err := l.ring.register(registerBuffers, unsafe.Pointer(&iovs[0]), len(iovs)); err != nil {
+	if err := l.ring.Register(uring.RegisterBuffers, unsafe.Pointer(&iovs[0]), len(iovs)); err != nil {
 		return fmt.Errorf("register %d buffers of %d bytes: %w (ENOMEM: raise the limit of locked memory, ulimit -l)", j.depth, j.block, err)
 	}
 	fd := int32(j.file.FD)
-	if err := l.ring.register(registerFiles, unsafe.Pointer(&fd), 1); err != nil {
+	if err := l.ring.Register(uring.RegisterFiles, unsafe.Pointer(&fd), 1); err != nil {
 		return fmt.Errorf("register the file: %w", err)
 	}
 	return nil
@@ -132,16 +134,28 @@ func (l *uringLoop) register() error {
 //go:nosplit
 func (l *uringLoop) prepare(slot uint32, stamp bool) {
 	if off := uint64(l.job.offset.next()); l.command {
-		s := &l.ring.sqes[slot]
-		s.pad = s.pad&(1<<32-1) | off/ioctlapi.URingBlock<<32
+		s := &l.ring.SQEs[slot]
+		s.Cmd[1] = s.Cmd[1]&(1<<32-1) | off/ioctlapi.URingBlock<<32
 	} else {
-		l.ring.sqes[slot].off = off
+		l.ring.SQEs[slot].Off = off
 	}
 	if stamp {
 		l.begun[slot] = engine.Now()
 	}
-	l.ring.sqArray[l.tail&l.ring.sqMask] = slot
+	l.ring.SQArray[l.tail&l.ring.SQMask] = slot
 	l.tail++
+}
+
+// enter hands over so many entries and waits for wait completions.
+//
+//go:nosplit
+func (l *uringLoop) enter(submit, wait int) (int, unix.Errno) {
+	flags := uintptr(uring.EnterGetEvents)
+	if wait == 0 {
+		flags = 0
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(l.ring.FD), uintptr(submit), uintptr(wait), flags, 0, 0)
+	return int(n), errno
 }
 
 func (l *uringLoop) run(ops int64, h *Histogram) error {
@@ -156,12 +170,12 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 	refused := 0
 	var failed error
 	for inFlight > 0 {
-		r.sqTail.Store(l.tail)
+		r.SQTail.Store(l.tail)
 		hand, wait := pending, min(l.job.batch, inFlight)
 		if pending > l.job.submit { // the rest in calls of its own, of which the last waits
 			hand, wait = l.job.submit, 0
 		}
-		n, errno := r.enter(hand, wait)
+		n, errno := l.enter(hand, wait)
 		l.count.calls++
 		switch {
 		case errno == 0:
@@ -178,10 +192,10 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 		if h != nil {
 			now = engine.Now()
 		}
-		head, tail := r.cqHead.Load(), r.cqTail.Load()
+		head, tail := r.CQHead.Load(), r.CQTail.Load()
 		for ; head != tail; head++ {
-			c := &r.cqes[head&r.cqMask]
-			slot := c.userData
+			c := &r.CQEs[head&r.CQMask]
+			slot := c.UserData
 			if slot >= uint64(l.job.depth) {
 				return fmt.Errorf("the kernel told the completion of an operation that there isn't: %d", slot)
 			}
@@ -189,9 +203,9 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 			if h != nil {
 				h.Record(int64(now - l.begun[slot]))
 			}
-			if int64(c.res) == int64(l.job.block) {
-				l.count.bytes += int64(c.res)
-			} else if again, err := l.odd(slot, c.res); again {
+			if int64(c.Res) == int64(l.job.block) {
+				l.count.bytes += int64(c.Res)
+			} else if again, err := l.odd(slot, c.Res); again {
 				left++
 			} else if err != nil && failed == nil {
 				failed, left = err, 0 // and wait for what is in flight
@@ -203,7 +217,7 @@ func (l *uringLoop) run(ops int64, h *Histogram) error {
 				inFlight++
 			}
 		}
-		r.cqHead.Store(head)
+		r.CQHead.Store(head)
 	}
 	return failed
 }
@@ -222,11 +236,11 @@ func (l *uringLoop) odd(slot uint64, res int32) (again bool, err error) {
 
 // offset is where a slot's operation went.
 func (l *uringLoop) offset(slot uint64) int64 {
-	s := &l.ring.sqes[slot]
+	s := &l.ring.SQEs[slot]
 	if l.command {
-		return int64(s.pad>>32) * ioctlapi.URingBlock
+		return int64(s.Cmd[1]>>32) * ioctlapi.URingBlock
 	}
-	return int64(s.off)
+	return int64(s.Off)
 }
 
 // commandsTaken tells why a file takes no io_uring commands; nil: it does.
@@ -234,4 +248,4 @@ func commandsTaken(f *engine.File) error { return engine.Probe("uring_cmd", f) }
 
 func (l *uringLoop) tally() tally { return l.count }
 
-func (l *uringLoop) close() error { return l.ring.close() }
+func (l *uringLoop) close() error { return l.ring.Close() }

@@ -13,66 +13,39 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// iocb is struct iocb of linux/aio_abi.h, as little-endian machines have it.
-type iocb struct {
-	data      uint64
-	key       uint32
-	rwFlags   uint32
-	opcode    uint16
-	reqprio   int16
-	fildes    uint32
-	buf       uint64
-	nbytes    uint64
-	offset    int64
-	reserved2 uint64
-	flags     uint32
-	resfd     uint32
-}
-
-// ioEvent is struct io_event.
-type ioEvent struct {
-	data, obj uint64
-	res, res2 int64
-}
-
-const (
-	iocbCmdPread  = 0
-	iocbCmdPwrite = 1
-	iocbCmdFsync  = 2
+	"dio/engine/aio"
 )
 
 // pollSlice is how often a wait looks at its context.
 const pollSlice = 50 * time.Millisecond
 
-// aioQueue is native AIO. The kernel reads an iocb during io_submit and again,
-// by its address, during io_cancel; it keeps the buffers' addresses.
+// aioQueue is native AIO.
 type aioQueue struct {
 	f      *File
-	ctx    uintptr // aio_context_t
+	ctx    aio.Context
 	stamp  bool
 	slots  slots
-	iocbs  []iocb // by slot
-	ptrs   []*iocb
-	events []ioEvent
+	iocbs  []aio.IOCB // by slot
+	ptrs   []*aio.IOCB
+	events []aio.Event
 	failed []*Op // refused by io_submit, to be reaped
 }
 
 func openAIO(f *File, o Options) (Queue, error) {
-	q := &aioQueue{f: f, stamp: o.Timestamps, slots: newSlots(o.Depth), iocbs: make([]iocb, o.Depth),
-		ptrs: make([]*iocb, 0, o.Depth), events: make([]ioEvent, o.Depth)}
-	_, _, errno := unix.Syscall(unix.SYS_IO_SETUP, uintptr(o.Depth), uintptr(unsafe.Pointer(&q.ctx)), 0)
-	switch errno {
-	case 0:
+	q := &aioQueue{f: f, stamp: o.Timestamps, slots: newSlots(o.Depth), iocbs: make([]aio.IOCB, o.Depth),
+		ptrs: make([]*aio.IOCB, 0, o.Depth), events: make([]aio.Event, o.Depth)}
+	var err error
+	switch q.ctx, err = aio.Setup(o.Depth); err {
+	case nil:
 		return q, nil
 	case unix.ENOSYS:
-		return nil, f.unavailable("aio", errno, "this kernel was built without native AIO (CONFIG_AIO)")
+		return nil, f.unavailable("aio", err, "this kernel was built without native AIO (CONFIG_AIO)")
 	case unix.EAGAIN:
-		return nil, f.unavailable("aio", errno, "the system's limit of AIO requests is reached: raise sysctl fs.aio-max-nr (now %s)",
+		return nil, f.unavailable("aio", err, "the system's limit of AIO requests is reached: raise sysctl fs.aio-max-nr (now %s)",
 			sysctl("fs/aio-max-nr"))
 	}
-	return nil, f.unavailable("aio", errno, "io_setup of %d requests: %v", o.Depth, errno)
+	return nil, f.unavailable("aio", err, "io_setup of %d requests: %v", o.Depth, err)
 }
 
 // sysctl reads a value below /proc/sys for an error message.
@@ -84,20 +57,20 @@ func sysctl(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func (q *aioQueue) prepare(op *Op) *iocb {
+func (q *aioQueue) prepare(op *Op) *aio.IOCB {
 	slot := q.slots.take(op)
 	cb := &q.iocbs[slot]
-	*cb = iocb{data: q.slots.ticket(slot), fildes: uint32(q.f.FD), rwFlags: uint32(op.Flags)}
+	*cb = aio.IOCB{Data: q.slots.ticket(slot), FD: uint32(q.f.FD), RWFlags: uint32(op.Flags)}
 	switch op.Kind {
 	case Sync:
-		cb.opcode, cb.rwFlags = iocbCmdFsync, 0
+		cb.Opcode, cb.RWFlags = aio.CmdFsync, 0
 		return cb
 	case Write:
-		cb.opcode = iocbCmdPwrite
+		cb.Opcode = aio.CmdPwrite
 	default:
-		cb.opcode = iocbCmdPread
+		cb.Opcode = aio.CmdPread
 	}
-	cb.buf, cb.nbytes, cb.offset = uint64(base(op.Buf)), uint64(len(op.Buf)), op.Offset
+	cb.Buf, cb.Bytes, cb.Offset = uint64(base(op.Buf)), uint64(len(op.Buf)), op.Offset
 	return cb
 }
 
@@ -113,7 +86,7 @@ func (q *aioQueue) Submit(ops []*Op) (int, error) {
 			q.ptrs = append(q.ptrs, q.prepare(op))
 		}
 		n, err := ignoreEINTR(func() (int, error) {
-			n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.ctx, uintptr(len(q.ptrs)), uintptr(unsafe.Pointer(&q.ptrs[0])))
+			n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, uintptr(q.ctx), uintptr(len(q.ptrs)), uintptr(unsafe.Pointer(&q.ptrs[0])))
 			if errno != 0 {
 				return 0, errno
 			}
@@ -156,11 +129,11 @@ func (q *aioQueue) Reap(ctx context.Context, want int, done []*Op) ([]*Op, error
 			now = Now()
 		}
 		for _, ev := range q.events[:n] {
-			op := q.slots.finish(ev.data)
+			op := q.slots.finish(ev.Data)
 			if op == nil {
 				continue
 			}
-			setResult(op, ev.res)
+			setResult(op, ev.Res)
 			op.Completed = now
 			done = append(done, op)
 			got++
@@ -187,7 +160,7 @@ func (q *aioQueue) getEvents(min int, sliced bool) (int, error) {
 		ts := unix.NsecToTimespec(int64(pollSlice))
 		timeout = &ts
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, q.ctx, uintptr(min), uintptr(len(q.events)),
+	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, uintptr(q.ctx), uintptr(min), uintptr(len(q.events)),
 		uintptr(unsafe.Pointer(&q.events[0])), uintptr(unsafe.Pointer(timeout)), 0)
 	if errno == unix.EINTR {
 		return 0, nil
@@ -206,8 +179,8 @@ func (q *aioQueue) Cancel(op *Op) error {
 	if !q.slots.holds(op) {
 		return ErrNotCancelable
 	}
-	var ev ioEvent
-	_, _, errno := unix.Syscall(unix.SYS_IO_CANCEL, q.ctx, uintptr(unsafe.Pointer(&q.iocbs[op.slot])), uintptr(unsafe.Pointer(&ev)))
+	var ev aio.Event
+	_, _, errno := unix.Syscall(unix.SYS_IO_CANCEL, uintptr(q.ctx), uintptr(unsafe.Pointer(&q.iocbs[op.slot])), uintptr(unsafe.Pointer(&ev)))
 	switch errno {
 	case 0, unix.EINPROGRESS: // under way; the event comes through the ring
 		return nil
@@ -228,8 +201,8 @@ func (q *aioQueue) Close() error {
 	}
 	_, err := q.Reap(context.Background(), q.InFlight(), nil)
 	// io_destroy waits, too; by now there is nothing to wait for.
-	if _, _, errno := unix.Syscall(unix.SYS_IO_DESTROY, q.ctx, 0, 0); errno != 0 && err == nil {
-		err = fmt.Errorf("io_destroy on %s: %w", q.f.Path, errno)
+	if e := q.ctx.Destroy(); e != nil && err == nil {
+		err = fmt.Errorf("io_destroy on %s: %w", q.f.Path, e)
 	}
 	q.ctx = 0
 	return err

@@ -280,8 +280,8 @@ func TestLazySubmitHandsOverInReap(t *testing.T) {
 	}
 	defer q.Close()
 	op := &Op{Kind: Read, Buf: fx.pool.all[0].Data}
-	if n, err := q.Submit([]*Op{op}); n != 1 || err != nil || q.(*uringQueue).ring.pending != 1 {
-		t.Fatalf("submit: %d, %v, %d pending", n, err, q.(*uringQueue).ring.pending)
+	if n, err := q.Submit([]*Op{op}); n != 1 || err != nil || q.(*uringQueue).ring.Pending() != 1 {
+		t.Fatalf("submit: %d, %v, %d pending", n, err, q.(*uringQueue).ring.Pending())
 	}
 	if done, err := q.Reap(context.Background(), 1, nil); err != nil || len(done) != 1 || op.N != 4096 {
 		t.Errorf("reap: %v, %v, %d", done, err, op.N)

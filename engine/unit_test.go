@@ -6,34 +6,11 @@ import (
 	"errors"
 	"math"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"dio/ioctlapi"
 )
-
-func TestKernelStructSizes(t *testing.T) {
-	for _, s := range []struct {
-		name      string
-		got, want uintptr
-	}{
-		{"iocb", unsafe.Sizeof(iocb{}), 64},
-		{"io_event", unsafe.Sizeof(ioEvent{}), 32},
-		{"io_uring_params", unsafe.Sizeof(uringParams{}), 120},
-		{"io_uring_params.sq_off", unsafe.Offsetof(uringParams{}.sqOff), 40},
-		{"io_uring_params.cq_off", unsafe.Offsetof(uringParams{}.cqOff), 80},
-		{"io_uring_sqe", unsafe.Sizeof(uringSQE{}), 64},
-		{"io_uring_sqe.user_data", unsafe.Offsetof(uringSQE{}.userData), 32},
-		{"io_uring_sqe.buf_index", unsafe.Offsetof(uringSQE{}.bufIndex), 40},
-		{"io_uring_cqe", unsafe.Sizeof(uringCQE{}), 16},
-		{"io_uring_getevents_arg", unsafe.Sizeof(uringGetEventsArg{}), 24},
-	} {
-		if s.got != s.want {
-			t.Errorf("%s: %d, the kernel has %d", s.name, s.got, s.want)
-		}
-	}
-}
 
 func TestSlotsTellSecondCompletions(t *testing.T) {
 	s := newSlots(1)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dio/engine/uring"
 	"dio/ioctlapi"
 )
 
@@ -23,7 +24,7 @@ const ownTicket = 1 << 63
 type uringQueue struct {
 	name string
 	f    *File
-	ring *ring
+	ring *uring.Ring
 	pool *Pool // registered as buffer 0, or nil
 	uringVariant
 	lazy   bool
@@ -69,12 +70,12 @@ func newUring(name string, f *File, o Options, v uringVariant) (Queue, error) {
 	}
 	var must uint32
 	if v.poll {
-		must = uringSetupIOPoll
+		must = uring.SetupIOPoll
 	}
 	// The ring belongs to the thread that makes it: with DEFER_TASKRUN nobody
 	// else may wait on it, and when that thread ends its requests are cancelled.
 	runtime.LockOSThread()
-	r, err := newRing(o.Depth, must)
+	r, err := uring.New(o.Depth, must)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return nil, uringUnavailable(name, f, err)
@@ -122,7 +123,7 @@ func uringUnavailable(name string, f *File, err error) error {
 // prepareFile registers what is to be registered, and tries out what only a
 // try can tell.
 func (q *uringQueue) prepareFile() error {
-	ok, err := q.ring.supports(uringOpRead, uringOpWrite, uringOpReadFixed, uringOpWriteFixed, uringOpFsync)
+	ok, err := q.ring.Supports(uring.OpRead, uring.OpWrite, uring.OpReadFixed, uring.OpWriteFixed, uring.OpFsync)
 	if err != nil || !ok {
 		return q.f.unavailable(q.name, err, "this kernel's io_uring lacks read and write operations (5.6 or newer has them)")
 	}
@@ -148,12 +149,12 @@ func (q *uringQueue) registerBuffers() error {
 	}
 	iov := unix.Iovec{Base: &q.pool.mem[0]}
 	iov.SetLen(len(q.pool.mem))
-	if err := q.ring.register(uringRegisterBuffers, unsafe.Pointer(&iov), 1); err != nil {
+	if err := q.ring.Register(uring.RegisterBuffers, unsafe.Pointer(&iov), 1); err != nil {
 		return q.f.unavailable(q.name, err, "registering %d bytes of buffers: %v (ENOMEM: raise the limit of locked memory, ulimit -l)",
 			len(q.pool.mem), err)
 	}
 	fd := int32(q.f.FD)
-	if err := q.ring.register(uringRegisterFiles, unsafe.Pointer(&fd), 1); err != nil {
+	if err := q.ring.Register(uring.RegisterFiles, unsafe.Pointer(&fd), 1); err != nil {
 		return q.f.unavailable(q.name, err, "registering the file: %v", err)
 	}
 	return nil
@@ -193,7 +194,7 @@ func (q *uringQueue) tryPoll() error {
 
 func (q *uringQueue) Submit(ops []*Op) (int, error) {
 	ops = ops[:min(len(ops), q.Depth()-q.InFlight())]
-	var sqe uringSQE
+	var sqe uring.SQE
 	taken := 0
 	for _, op := range ops {
 		if q.stamp {
@@ -209,13 +210,13 @@ func (q *uringQueue) Submit(ops []*Op) (int, error) {
 		}
 		q.slots.take(op)
 		q.fill(&sqe, op)
-		if !q.ring.push(&sqe) {
+		if !q.ring.Push(&sqe) {
 			q.slots.release(op.slot)
 			break
 		}
 		taken++
 	}
-	if q.lazy || q.ring.pending == 0 {
+	if q.lazy || q.ring.Pending() == 0 {
 		return taken, nil
 	}
 	return taken, q.handOver(false, 0, 0)
@@ -224,7 +225,7 @@ func (q *uringQueue) Submit(ops []*Op) (int, error) {
 // handOver gives the kernel what is pending, and waits when asked to. What it
 // has no room for now stays pending.
 func (q *uringQueue) handOver(wait bool, want int, timeout time.Duration) error {
-	err := q.ring.enter(wait, want, timeout)
+	err := q.ring.Enter(wait, want, timeout)
 	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
 		q.noRoom = 0
 		if err != nil {
@@ -245,18 +246,18 @@ func (q *uringQueue) handOver(wait bool, want int, timeout time.Duration) error 
 func (q *uringQueue) collect(done []*Op) []*Op {
 	var now time.Duration
 	for {
-		cqe, ok := q.ring.pop()
+		cqe, ok := q.ring.Pop()
 		if !ok {
 			return done
 		}
-		if cqe.userData&ownTicket != 0 {
+		if cqe.UserData&ownTicket != 0 {
 			continue
 		}
-		op := q.slots.finish(cqe.userData)
+		op := q.slots.finish(cqe.UserData)
 		if op == nil {
 			continue
 		}
-		setResult(op, int64(cqe.res))
+		setResult(op, int64(cqe.Res))
 		if op.Err == unix.ECANCELED && !op.cancel {
 			op.Err = noThread{}
 		}
@@ -274,12 +275,12 @@ func (q *uringQueue) Reap(ctx context.Context, want int, done []*Op) ([]*Op, err
 	before := len(done)
 	done = append(done, q.ready...)
 	q.ready = q.ready[:0]
-	if q.ring.pending == 0 {
+	if q.ring.Pending() == 0 {
 		done = q.collect(done)
 	}
 	// Even with nothing to wait for the kernel is entered once: it finishes
 	// deferred completions, and polls, only in there.
-	if q.slots.used > 0 && (q.ring.pending > 0 || want == 0 && len(done) == before) {
+	if q.slots.used > 0 && (q.ring.Pending() > 0 || want == 0 && len(done) == before) {
 		missing := max(0, min(want-(len(done)-before), q.slots.used))
 		if err := q.handOver(true, missing, waitSlice(ctx, missing)); err != nil {
 			return done, err
@@ -333,12 +334,12 @@ func (q *uringQueue) Cancel(op *Op) error {
 		return ErrNotCancelable
 	}
 	op.cancel = true
-	sqe := uringSQE{opcode: uringOpAsyncCancel, fd: -1, addr: q.slots.ticket(op.slot), userData: ownTicket}
-	if !q.ring.push(&sqe) {
+	sqe := uring.SQE{Opcode: uring.OpAsyncCancel, FD: -1, Addr: q.slots.ticket(op.slot), UserData: ownTicket}
+	if !q.ring.Push(&sqe) {
 		if err := q.handOver(false, 0, 0); err != nil {
 			return err
 		}
-		if !q.ring.push(&sqe) {
+		if !q.ring.Push(&sqe) {
 			return ErrNotCancelable
 		}
 	}
@@ -357,7 +358,7 @@ func (q *uringQueue) Close() error {
 		}
 	}
 	_, err := q.Reap(context.Background(), q.InFlight(), nil)
-	if e := q.ring.close(); e != nil && err == nil {
+	if e := q.ring.Close(); e != nil && err == nil {
 		err = fmt.Errorf("close the ring on %s: %w", q.f.Path, e)
 	}
 	return err

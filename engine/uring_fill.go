@@ -7,59 +7,60 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dio/engine/uring"
 	"dio/ioctlapi"
 )
 
-func (q *uringQueue) fill(sqe *uringSQE, op *Op) {
-	*sqe = uringSQE{fd: int32(q.f.FD), userData: q.slots.ticket(op.slot)}
+func (q *uringQueue) fill(sqe *uring.SQE, op *Op) {
+	*sqe = uring.SQE{FD: int32(q.f.FD), UserData: q.slots.ticket(op.slot)}
 	if q.fixed {
-		sqe.fd, sqe.flags = 0, uringSQEFixedFile
+		sqe.FD, sqe.Flags = 0, uring.SQEFixedFile
 	}
 	if q.command && q.fillCommand(sqe, op) {
 		return
 	}
 	if op.Kind == Sync {
-		sqe.opcode = uringOpFsync
+		sqe.Opcode = uring.OpFsync
 		return
 	}
 	switch {
 	case op.Kind == Write && q.fixed:
-		sqe.opcode = uringOpWriteFixed
+		sqe.Opcode = uring.OpWriteFixed
 	case op.Kind == Write:
-		sqe.opcode = uringOpWrite
+		sqe.Opcode = uring.OpWrite
 	case q.fixed:
-		sqe.opcode = uringOpReadFixed
+		sqe.Opcode = uring.OpReadFixed
 	default:
-		sqe.opcode = uringOpRead
+		sqe.Opcode = uring.OpRead
 	}
-	sqe.addr, sqe.len, sqe.off, sqe.rwFlags = uint64(base(op.Buf)), uint32(len(op.Buf)), uint64(op.Offset), uint32(op.Flags)
+	sqe.Addr, sqe.Len, sqe.Off, sqe.OpFlags = uint64(base(op.Buf)), uint32(len(op.Buf)), uint64(op.Offset), uint32(op.Flags)
 }
 
 // fillCommand makes it a command; false: it isn't aligned as commands have to
 // be, and goes as a read or write like any other, for the kernel to judge.
-func (q *uringQueue) fillCommand(sqe *uringSQE, op *Op) bool {
+func (q *uringQueue) fillCommand(sqe *uring.SQE, op *Op) bool {
 	if op.Kind != Sync && (len(op.Buf) == 0 || !q.f.Aligned(op.Buf, op.Offset)) {
 		return false
 	}
-	sqe.opcode = uringOpCmd
+	sqe.Opcode = uring.OpCmd
 	switch op.Kind {
 	case Sync:
 		// It waits, so it is begun again by a thread of io_uring. Linux 6.10 to 6.13
 		// read its bytes out of the ring once more by then, but for one that was
 		// meant for a thread from the first.
-		sqe.flags |= uringSQEAsync
-		sqe.off = uint64(ioctlapi.URingFlush)
+		sqe.Flags |= uring.SQEAsync
+		sqe.Off = uint64(ioctlapi.URingFlush)
 		return true
 	case Write:
-		sqe.off = uint64(ioctlapi.URingWrite)
+		sqe.Off = uint64(ioctlapi.URingWrite)
 	default:
-		sqe.off = uint64(ioctlapi.URingRead)
+		sqe.Off = uint64(ioctlapi.URingRead)
 	}
 	if q.fixed {
-		sqe.rwFlags = uringCmdFixed
+		sqe.OpFlags = uring.CmdFixed
 	}
 	c := ioctlapi.URingCmd{Addr: uint64(base(op.Buf)), Length: uint32(len(op.Buf)), Block: uint32(op.Offset / ioctlapi.URingBlock)}
-	sqe.addr3, sqe.pad = c.Addr, uint64(c.Length)|uint64(c.Block)<<32
+	sqe.Cmd[0], sqe.Cmd[1] = c.Addr, uint64(c.Length)|uint64(c.Block)<<32
 	return true
 }
 

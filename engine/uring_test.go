@@ -8,19 +8,21 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"dio/engine/uring"
 )
 
 // An operation that nobody cancelled and that io_uring gave up may be tried again;
 // one that was cancelled may not.
 func TestUringGivesUpOrCancels(t *testing.T) {
 	q := &uringQueue{f: &File{Path: "file"}, slots: newSlots(3),
-		ring: &ring{cqHead: &atomic.Uint32{}, cqTail: &atomic.Uint32{}, cqMask: 3, cqes: make([]uringCQE, 4)}}
+		ring: &uring.Ring{CQHead: &atomic.Uint32{}, CQTail: &atomic.Uint32{}, CQMask: 3, CQEs: make([]uring.CQE, 4)}}
 	given, cancelled, good := &Op{cancel: true}, &Op{}, &Op{}
 	for i, op := range []*Op{given, cancelled, good} {
-		q.ring.cqes[i] = uringCQE{userData: q.slots.ticket(q.slots.take(op)), res: -int32(unix.ECANCELED)}
-		q.ring.cqTail.Add(1)
+		q.ring.CQEs[i] = uring.CQE{UserData: q.slots.ticket(q.slots.take(op)), Res: -int32(unix.ECANCELED)}
+		q.ring.CQTail.Add(1)
 	}
-	cancelled.cancel, q.ring.cqes[2].res = true, 4096
+	cancelled.cancel, q.ring.CQEs[2].Res = true, 4096
 	if done := q.collect(nil); len(done) != 3 {
 		t.Fatalf("%d completions", len(done))
 	}
