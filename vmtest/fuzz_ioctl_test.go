@@ -144,6 +144,18 @@ func tameInject(b []byte) {
 	}
 }
 
+// tameAddress moves a buffer that a number put into this program, which the device
+// would write to, to where there is nothing.
+func tameAddress(b []byte) {
+	const at = 8
+	if len(b) < at+8 {
+		return
+	}
+	if v := binary.NativeEndian.Uint64(b[at:]); v >= 1<<16 && v < 1<<32 { // linked to 4 MiB
+		u64(b, at, v|1<<36)
+	}
+}
+
 // Errors that an ioctl may give: any other is a finding. EIO is injected, EOPNOTSUPP
 // of a fault, or of hardware.
 var ioctlErrors = []error{nil, unix.EINVAL, unix.EFAULT, unix.E2BIG, unix.ENOTTY, unix.EPERM, unix.EBADF, unix.ENOSPC, unix.EAGAIN, unix.EBUSY, unix.EIO,
@@ -205,7 +217,10 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 				return nil // may be right by chance
 			}
 		}
-
+		switch cmd & 0xff {
+		case nrTransfer, nrBufferRegister:
+			tameAddress(b)
+		}
 		if n := binary.NativeEndian.Uint32(b); n != uint32(size) && n == cmd>>16&0x3fff {
 			return nil // both bent alike: right by chance, for a longer struct
 		}
