@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"dio/vm/kernel"
 )
 
 // qemuEnv names another QEMU than the PATH's.
@@ -34,12 +37,26 @@ var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)\S*`)
 // ErrNoQEMU is wrapped when there is no usable QEMU.
 var ErrNoQEMU = errors.New("no usable QEMU")
 
-// FindQEMU finds QEMU, its version, and whether KVM works with it.
+// unpacked is where `make setup` unpacks a QEMU, below the cache, on releases that
+// have none that can emulate.
+const unpacked = "qemu/bin/qemu-system-x86_64"
+
+// FindQEMU finds QEMU, its version, and whether KVM works with it: the one that
+// DIO_QEMU names, or the PATH's, or the unpacked one where the PATH's won't do.
 func FindQEMU(ctx context.Context) (*QEMU, error) {
-	name := "qemu-system-x86_64"
 	if p := os.Getenv(qemuEnv); p != "" {
-		name = p
+		return findQEMU(ctx, p)
 	}
+	q, err := findQEMU(ctx, "qemu-system-x86_64")
+	if err != nil {
+		if own, e := findQEMU(ctx, filepath.Join(kernel.CacheDir(), unpacked)); e == nil {
+			return own, nil
+		}
+	}
+	return q, err
+}
+
+func findQEMU(ctx context.Context, name string) (*QEMU, error) {
 	p, err := exec.LookPath(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w: run `make setup`, or install your distribution's qemu-system-x86 (Debian 12: from bookworm-backports), or point %s at one", ErrNoQEMU, name, err, qemuEnv)
@@ -71,7 +88,8 @@ func (q *QEMU) trusted(icount bool) error {
 		why, next = "for a clock that counts instructions (--icount)", "use a newer QEMU"
 	}
 	return fmt.Errorf("%w: %s is version %s, and %s versions before %d corrupt the guest they emulate: "+
-		"%s (Debian 12: `make setup` installs it from bookworm-backports; Debian 13 and Ubuntu 25.10 have one), or point %s at one; "+
+		"%s (`make setup` gets it on Debian 12 and Ubuntu 24.04, there also `scripts/setup qemu` where /dev/kvm is of no use; Debian 13 and "+
+		"Ubuntu 25.10 have one), or point %s at one; "+
 		"where KVM should work, `dioctl vm probe --again` tries it anew",
 		ErrNoQEMU, q.Path, q.Version, why, minEmulated, next, qemuEnv)
 }

@@ -5,6 +5,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,6 +120,41 @@ func TestFindQEMU(t *testing.T) {
 	t.Setenv(qemuEnv, fake+"-not-there")
 	if _, err := FindQEMU(context.Background()); !errors.Is(err, ErrNoQEMU) || !strings.Contains(err.Error(), "make setup") {
 		t.Errorf("none: %v", err)
+	}
+}
+
+// The QEMU that was unpacked into the cache serves where the PATH's is missing or too
+// old, and only there; one that is named is taken as it is.
+func TestFindQEMUUnpacked(t *testing.T) {
+	const old, young = "8.2.2", "10.0.2"
+	cache, bin := t.TempDir(), t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	t.Setenv("PATH", bin)
+	fake := func(path, version string) string {
+		t.Helper()
+		script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version %s' && exit\nexit 1\n", version)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(script), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	own := fake(filepath.Join(cache, "dio", unpacked), "10.2.1")
+	onPath := filepath.Join(bin, "qemu-system-x86_64")
+	for _, c := range []struct{ name, path, env, want string }{
+		{"none", "", "", own}, {"an old one", old, "", own}, {"a new one", young, "", onPath}, {"an old one is named", young, old, ""},
+	} {
+		_ = os.Remove(onPath)
+		t.Setenv(qemuEnv, "")
+		if c.path != "" {
+			fake(onPath, c.path)
+		}
+		if c.env != "" {
+			t.Setenv(qemuEnv, fake(filepath.Join(t.TempDir(), "qemu"), c.env))
+		}
+		q, err := FindQEMU(context.Background())
+		if c.want == "" && !errors.Is(err, ErrNoQEMU) || c.want != "" && (err != nil || q.Path != c.want) {
+			t.Errorf("%s: %+v, %v, want %s", c.name, q, err, c.want)
+		}
 	}
 }
 
