@@ -166,6 +166,15 @@ var killedCalls = map[string]struct {
 	"stats": {unix.SYS_IOCTL, 0, func(d *ioctlapi.Device, _ []byte) (func() error, error) {
 		return func() error { _, err := d.Stats(); return err }, nil
 	}},
+	"arm": {unix.SYS_IOCTL, 0, func(d *ioctlapi.Device, _ []byte) (func() error, error) {
+		return func() error { return d.ArmFault(killedFault) }, nil
+	}},
+	"disarm": {unix.SYS_IOCTL, 0, func(d *ioctlapi.Device, _ []byte) (func() error, error) {
+		return func() error { return d.ClearFault(killedFault.Fault) }, nil
+	}},
+	"inject": {unix.SYS_IOCTL, 0, func(d *ioctlapi.Device, _ []byte) (func() error, error) {
+		return func() error { return d.Inject(killedRule) }, nil
+	}},
 	"map": {unix.SYS_MMAP, 0, func(d *ioctlapi.Device, _ []byte) (func() error, error) {
 		return func() error {
 			m, err := unix.Mmap(d.FD(), killedPos, 4096, unix.PROT_READ, unix.MAP_SHARED)
@@ -191,6 +200,12 @@ var killedCalls = map[string]struct {
 		}, nil
 	}},
 }
+
+// A fault and a rule that nothing comes to.
+var (
+	killedFault = ioctlapi.Fault{Fault: ioctlapi.FaultOverUnpin, Every: 1 << 31}
+	killedRule  = ioctlapi.Inject{Action: ioctlapi.InjectEIO, Every: 1 << 31}
+)
 
 func killedRead(d *ioctlapi.Device, mem []byte) (func() error, error) {
 	return func() error { _, err := unix.Pread(d.FD(), mem, killedPos); return err }, nil
@@ -291,4 +306,48 @@ func TestDriverKilledAtWork(t *testing.T) {
 		t.Error(err)
 	}
 	killedIn(t, d, "register", charged)
+}
+
+// Arming the first fault or rule, and disarming the last, changes the kernel's code,
+// which takes its time: who waits to do so, too, is told EINTR.
+func TestDriverKilledArming(t *testing.T) {
+	d := openDevice(t)
+	t.Cleanup(func() {
+		if err := errors.Join(d.ClearFault(ioctlapi.FaultNone), d.ClearInject(ioctlapi.InjectNone)); err != nil {
+			t.Error(err)
+		}
+	})
+	// More than there are CPUs: who finds another at it on a CPU waits awake.
+	const others = 3
+	for _, c := range []struct {
+		calls    []string
+		on, away func() error
+	}{
+		{[]string{"arm", "disarm"}, func() error { return d.ArmFault(killedFault) }, func() error { return d.ClearFault(killedFault.Fault) }},
+		{[]string{"inject"}, func() error { return d.Inject(killedRule) }, func() error { return d.ClearInject(killedRule.Action) }},
+	} {
+		stop := make(chan struct{})
+		var over []<-chan error
+		for range others {
+			over = append(over, called(func() error {
+				for {
+					select {
+					case <-stop:
+						return nil
+					default:
+					}
+					if err := errors.Join(c.on(), c.away()); err != nil {
+						return err
+					}
+				}
+			}))
+		}
+		for _, call := range c.calls {
+			killedIn(t, d, call, asleep)
+		}
+		close(stop)
+		for _, o := range over {
+			ends(t, "arming", o)
+		}
+	}
 }
