@@ -386,27 +386,20 @@ static inline void dio_io_uring_cmd_done(struct io_uring_cmd *cmd, s32 ret,
 }
 
 /*
- * By 6.8: a command may return a positive result. On 6.1 it counts as a failure,
- * and is lost when io_uring's own thread made the call: so it's told instead.
- *
- * By 6.12: on a ring with IOPOLL, a command may be done at once. 6.1 tells it and
- * yet has it polled for, when it's freed: so it's told as one that was waited for.
+ * By 6.12 a command may return any result, on any ring. On 6.1 and 6.8 a positive one
+ * counts as a failure, and is lost when io_uring's own thread made the call; and one
+ * that is done at once on a ring with IOPOLL is told, and yet polled for when it's
+ * freed. So there each is told as one that was waited for.
  */
 static inline int dio_uring_result(struct io_uring_cmd *cmd, ssize_t ret,
 				   unsigned int issue_flags)
 {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
-	bool tell = ret > 0;
-#else
-	bool tell = false;
-#endif
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-	tell |= ret >= 0 && issue_flags & IO_URING_F_IOPOLL;
-#endif
-	if (tell) {
+	if (ret > 0 || (!ret && issue_flags & IO_URING_F_IOPOLL)) {
 		dio_io_uring_cmd_done(cmd, ret, issue_flags);
 		return -EIOCBQUEUED;
 	}
+#endif
 	return ret;
 }
 
