@@ -95,7 +95,7 @@ func TestArchive(t *testing.T) {
 		"usr/bin/suid":           {cpio.TypeReg | cpio.ModeSetuid | 0o755, "", ""},
 		"tmp":                    {cpio.TypeDir | cpio.ModeSticky | 0o777, "", ""},
 		"lib":                    {cpio.TypeSymlink | 0o777, "usr/lib", ""},
-		"root":                   {cpio.TypeDir | 0o700, "", ""},
+		"root":                   {cpio.TypeDir | 0o755, "", ""},
 	} {
 		if got[name] != want {
 			t.Errorf("%s: %+v, want %+v", name, got[name], want)
