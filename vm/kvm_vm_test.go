@@ -50,7 +50,9 @@ func TestVMWithKVM(t *testing.T) {
 		t.Log("KVM works here: all other tests of VMs use it")
 		return
 	}
-	if _, err := elf.Open(q.Path); err != nil {
+	if f, err := elf.Open(q.Path); err == nil {
+		f.Close()
+	} else {
 		t.Skipf("%s isn't a program by itself, with libraries that can be packed with it: %v", q.Path, err)
 	}
 	img := vmtest.Kernel(t)

@@ -218,7 +218,11 @@ func fuzzIoctl(f *fuzzThread) (call, end func() error) {
 			}
 		}
 		switch cmd & 0xff {
-		case nrTransfer, nrBufferRegister:
+		case nrTransfer:
+			if size < 8 || binary.NativeEndian.Uint32(b[4:])&ioctlapi.TransferBuffer == 0 { // else it's an offset
+				tameAddress(b)
+			}
+		case nrBufferRegister:
 			tameAddress(b)
 		}
 		if n := binary.NativeEndian.Uint32(b); n != uint32(size) && n == cmd>>16&0x3fff {
