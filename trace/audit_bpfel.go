@@ -27,14 +27,15 @@ type auditCallNotes struct {
 }
 
 type auditEvent struct {
-	_       structs.HostLayout
-	Kind    uint32
-	Pages   uint32
-	Stack   uint32
-	Handler uint32
-	Now     uint64
-	Value   int64
-	Op      auditOp
+	_        structs.HostLayout
+	Kind     uint32
+	Pages    uint32
+	Handler  uint32
+	Reserved uint32
+	Stack    uint64
+	Now      uint64
+	Value    int64
+	Op       auditOp
 }
 
 type auditFolioState struct {
@@ -51,16 +52,17 @@ type auditFolioState struct {
 }
 
 type auditGot struct {
-	_       structs.HostLayout
-	Op      uint64
-	Mapping uint64
-	Stack   uint32
-	Pages   uint32
-	Tgid    uint32
-	Tid     uint32
-	Kind    uint32
-	Base    uint32
-	Comm    [16]int8
+	_        structs.HostLayout
+	Op       uint64
+	Mapping  uint64
+	Stack    uint64
+	Pages    uint32
+	Tgid     uint32
+	Tid      uint32
+	Kind     uint32
+	Base     uint32
+	Reserved uint32
+	Comm     [16]int8
 }
 
 type auditHold struct {
@@ -110,10 +112,10 @@ type auditOp struct {
 	Clean       uint32
 	Late        uint32
 	LateDirty   uint32
-	PinStack    uint32
-	CleanStack  uint32
-	LateStack   uint32
-	EndStack    uint32
+	PinStack    uint64
+	CleanStack  uint64
+	LateStack   uint64
+	EndStack    uint64
 	Handler     uint32
 	Reserved    uint32
 	Comm        [16]int8
@@ -133,11 +135,12 @@ type auditTaskState struct {
 	PinHook     uint64
 	PinSp       uint64
 	PinPages    uint64
-	PinFlags    uint32
-	PinStack    uint32
+	PinStack    uint64
 	DoneResult  int64
 	Done        uint32
+	PinFlags    uint32
 	PinForeign  uint32
+	Reserved    uint32
 }
 
 type auditTotals struct {

@@ -40,16 +40,17 @@ type auditNoLoopFolioState struct {
 }
 
 type auditNoLoopGot struct {
-	_       structs.HostLayout
-	Op      uint64
-	Mapping uint64
-	Stack   uint32
-	Pages   uint32
-	Tgid    uint32
-	Tid     uint32
-	Kind    uint32
-	Base    uint32
-	Comm    [16]int8
+	_        structs.HostLayout
+	Op       uint64
+	Mapping  uint64
+	Stack    uint64
+	Pages    uint32
+	Tgid     uint32
+	Tid      uint32
+	Kind     uint32
+	Base     uint32
+	Reserved uint32
+	Comm     [16]int8
 }
 
 type auditNoLoopHold struct {
@@ -99,10 +100,10 @@ type auditNoLoopOp struct {
 	Clean       uint32
 	Late        uint32
 	LateDirty   uint32
-	PinStack    uint32
-	CleanStack  uint32
-	LateStack   uint32
-	EndStack    uint32
+	PinStack    uint64
+	CleanStack  uint64
+	LateStack   uint64
+	EndStack    uint64
 	Handler     uint32
 	Reserved    uint32
 	Comm        [16]int8
@@ -122,11 +123,12 @@ type auditNoLoopTaskState struct {
 	PinHook     uint64
 	PinSp       uint64
 	PinPages    uint64
-	PinFlags    uint32
-	PinStack    uint32
+	PinStack    uint64
 	DoneResult  int64
 	Done        uint32
+	PinFlags    uint32
 	PinForeign  uint32
+	Reserved    uint32
 }
 
 type auditNoLoopTotals struct {
@@ -164,6 +166,7 @@ type auditNoLoopWalk struct {
 	Hint          uint64
 	Run           uint64
 	RunOp         uint64
+	Stack         uint64
 	N             uint32
 	RunPages      uint32
 	Mode          uint32
@@ -172,7 +175,6 @@ type auditNoLoopWalk struct {
 	Audited       uint32
 	RunLarge      uint32
 	Get           uint32
-	Stack         uint32
 	Foreign       uint32
 	Guess         uint32
 	Fit           uint32
@@ -180,6 +182,7 @@ type auditNoLoopWalk struct {
 	Over          uint32
 	ReadonlyDirty uint32
 	Pinning       uint32
+	_             [4]byte
 	ReadonlyOp    uint64
 	OverOp        uint64
 	CleanOp       uint64

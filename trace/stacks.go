@@ -2,11 +2,22 @@
 
 package trace
 
-import "dio/trace/audit"
+import (
+	"slices"
 
-// stackID is which stack it is: the programs' number for it (0: none) below the
+	"dio/trace/audit"
+)
+
+// codeBase is the upper half of every address of the kernel's code, of which the
+// programs tell the lower: x86-64 has it, and that of modules, in the topmost 2 GiB.
+const codeBase = 0xffffffff << 32
+
+// stackID is which stack it is: the programs' word for it (0: none) below the
 // driver's function that returned there (0: none).
-type stackID struct{ handler, stack uint32 }
+type stackID struct {
+	handler uint32
+	stack   uint64
+}
 
 // stacks are those of the evidence, each one only once however many events have
 // it: a driver that does everything wrong has very many events and few places.
@@ -14,16 +25,17 @@ type stacks struct {
 	read     func(id uint32, pcs *[32]uint64) error
 	handlers []audit.Frame // the drivers' functions, by the number in their cookie
 	known    map[stackID]audit.Stack
+	patched  []audit.Stack // those that lacked a caller, which is their second frame for now
 }
 
-// get is a stack by the programs' number. Addresses stand in Offset until name
+// get is a stack by the programs' word. Addresses stand in Offset until name
 // has named them, in place: who holds the stack has the names, too.
-func (s *stacks) get(id uint32) audit.Stack { return s.below(0, id) }
+func (s *stacks) get(word uint64) audit.Stack { return s.below(0, word) }
 
 // below is a stack with the driver's function before it: that of a return begins
 // at its caller.
-func (s *stacks) below(handler, id uint32) audit.Stack {
-	which := stackID{handler, id}
+func (s *stacks) below(handler uint32, word uint64) audit.Stack {
+	which := stackID{handler, word}
 	if st, ok := s.known[which]; ok || which == (stackID{}) {
 		return st
 	}
@@ -32,12 +44,18 @@ func (s *stacks) below(handler, id uint32) audit.Stack {
 		st = append(st, s.handlers[handler-1])
 	}
 	var pcs [32]uint64
-	if id > 0 && s.read(id-1, &pcs) == nil {
+	if id := uint32(word); id > 0 && s.read(id-1, &pcs) == nil {
+		from := len(st)
 		for _, pc := range pcs {
 			if pc == 0 {
 				break
 			}
 			st = append(st, audit.Frame{Offset: pc})
+		}
+		caller := audit.Frame{Offset: codeBase | word>>32}
+		if frames := st[from:]; word>>32 != 0 && len(frames) > 0 && !slices.Contains(frames, caller) {
+			st = slices.Insert(st, from+1, caller)
+			s.patched = append(s.patched, st[from:])
 		}
 	}
 	if s.known == nil {
@@ -75,6 +93,18 @@ func (s *stacks) name(frame func(pc uint64) audit.Frame, line func(module, funct
 			}
 			st[i] = f
 		}
+	}
+	for _, st := range s.patched {
+		settleCaller(st)
+	}
+	s.patched = nil
+}
+
+// settleCaller moves the second frame to below the function whose caller it is:
+// the first, but for the code that called the program.
+func settleCaller(st audit.Stack) {
+	for i := 1; i < len(st)-1 && generated(st[i-1].Module); i++ {
+		st[i], st[i+1] = st[i+1], st[i]
 	}
 }
 

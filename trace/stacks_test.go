@@ -4,6 +4,7 @@ package trace
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"dio/trace/audit"
@@ -60,6 +61,52 @@ func TestStacksOnce(t *testing.T) {
 	}
 	if f := events[2][0]; f.Function != "drv_read_iter" {
 		t.Errorf("the driver's function comes first, not %+v", f)
+	}
+}
+
+// Frame pointers leave out who called the function that was just entered. It is put
+// where it belongs, below that function and whatever called the program; where it
+// is there already, nothing is put.
+func TestStacksCaller(t *testing.T) {
+	const base = 0xffffffff_00000000
+	names := map[uint64]audit.Frame{
+		base | 1: {Function: "bpf_prog_1", Module: "bpf"}, base | 2: {Function: "bpf_trampoline_2", Module: "bpf"},
+		base | 3: {Function: "unpin_user_pages"}, base | 4: {Function: "drv_release", Module: "drv"}, base | 5: {Function: "drv_read", Module: "drv"},
+	}
+	for name, c := range map[string]struct {
+		pcs    []uint64
+		caller uint64
+		want   []string
+	}{
+		"left out":                {[]uint64{3, 5}, 4, []string{"unpin_user_pages", "drv_release", "drv_read"}},
+		"there":                   {[]uint64{3, 4, 5}, 4, []string{"unpin_user_pages", "drv_release", "drv_read"}},
+		"left out, a trampoline":  {[]uint64{1, 2, 3, 5}, 4, []string{"bpf_prog_1", "bpf_trampoline_2", "unpin_user_pages", "drv_release", "drv_read"}},
+		"there, a trampoline":     {[]uint64{1, 2, 3, 4}, 4, []string{"bpf_prog_1", "bpf_trampoline_2", "unpin_user_pages", "drv_release"}},
+		"unknown":                 {[]uint64{3, 5}, 0, []string{"unpin_user_pages", "drv_read"}},
+		"nothing else":            {[]uint64{3}, 4, []string{"unpin_user_pages", "drv_release"}},
+		"nothing but the tracing": {[]uint64{1, 2}, 4, []string{"bpf_prog_1", "bpf_trampoline_2", "drv_release"}},
+		"no frame":                {nil, 4, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := stacks{read: func(_ uint32, pcs *[32]uint64) error {
+				for i, pc := range c.pcs {
+					pcs[i] = base | pc
+				}
+				return nil
+			}}
+			st := s.get(7 | c.caller<<32)
+			if again := s.get(7 | c.caller<<32); len(again) != len(st) {
+				t.Errorf("the second time it has %d frames, not %d", len(again), len(st))
+			}
+			s.name(func(pc uint64) audit.Frame { return names[pc] }, func(string, string, uint64) (string, int) { return "", 0 })
+			var got []string
+			for _, f := range st {
+				got = append(got, f.Function)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

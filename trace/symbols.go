@@ -66,7 +66,7 @@ func parseKallsyms(r io.Reader) (*symbols, error) {
 		}
 		name, module, found := bytes.Cut(line[19:], []byte{'\t'})
 		if !found {
-			s.kernel = append(s.kernel, symbol{addr: addr, name: string(name)})
+			s.kernel = append(s.kernel, symbol{addr, string(name), trampolines[string(name)]})
 			continue
 		}
 		m := string(bytes.Trim(module, "[]"))
@@ -95,6 +95,15 @@ func hex(c byte) byte {
 		return c - 'a' + 10
 	}
 	return c - '0'
+}
+
+// trampolines are what a function returns to whose return is hooked, and are no
+// more of the kernel's own doing than what is generated for it.
+var trampolines = map[string]string{
+	"arch_rethook_trampoline": "__builtin__ftrace",
+	"return_to_handler":       "__builtin__ftrace",
+	"kretprobe_trampoline":    "__builtin__kprobes",
+	"__kretprobe_trampoline":  "__builtin__kprobes",
 }
 
 // generated names what kallsyms lists as modules but aren't: the code that

@@ -11,6 +11,7 @@ const kallsyms = `ffffffff81000000 T _stext
 ffffffff81001000 T vfs_read
 ffffffff81002000 D not_text
 ffffffff81003000 t aio_read
+ffffffff81004000 t arch_rethook_trampoline
 ffffffffc0400000 t drv_open	[drv]
 ffffffffc0400100 t drv_read_iter	[drv]
 ffffffffc0300000 T other_init	[other]
@@ -29,6 +30,7 @@ func TestFrame(t *testing.T) {
 	}{
 		{0xffffffff81001010, "vfs_read", "", 0x10},
 		{0xffffffff81002010, "vfs_read", "", 0x1010},
+		{0xffffffff81004000, "arch_rethook_trampoline", "__builtin__ftrace", 0},
 		{0xffffffffc0400080, "drv_open", "drv", 0x80},
 		{0xffffffffc0400200, "drv_read_iter", "drv", 0x100},
 		{0xffffffffc0300004, "other_init", "other", 4},

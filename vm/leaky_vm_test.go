@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,17 @@ func TestVMForeignDriver(t *testing.T) {
 			filepath.Base(f.File) != "leaky.c" || f.Line < 1 || f.Line > len(lines) || !strings.Contains(lines[f.Line-1], want.line) ||
 			!strings.Contains(strings.Join(f.Stack, "\n"), "leaky_read") {
 			t.Errorf("bug %d: %+v, want %+v", bug, f, want)
+		}
+		// Whatever the kernel unwinds by: who called the hooked function is there, once.
+		called := slices.Clone(f.Stack)
+		for i := range called {
+			called[i], _, _ = strings.Cut(called[i], "+")
+		}
+		if len(called) < 2 || called[0]+"(" != want.line || !strings.HasPrefix(called[1], "leaky_") {
+			t.Errorf("bug %d: stack %q, want one of %s in the driver", bug, f.Stack, want.line)
+		}
+		if slices.Sort(called); len(slices.Compact(called)) < len(f.Stack) {
+			t.Errorf("bug %d: stack %q has a function twice", bug, f.Stack)
 		}
 	}
 }

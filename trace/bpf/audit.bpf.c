@@ -29,10 +29,10 @@ static __always_inline void dual(void *ctx, __u32 function, __u64 sp, __u64 a0, 
 	case DUAL_AIO_COMPLETE:
 	case DUAL_URING_COMPLETE:
 	case DUAL_URING_COMPLETE_POLL:
-		completed(ctx, a0, a1, function != DUAL_URING_COMPLETE_POLL);
+		completed(ctx, sp, a0, a1, function != DUAL_URING_COMPLETE_POLL);
 		break;
 	case DUAL_URING_CMD_DONE:
-		completed(ctx, a0, (__s32)a1, false);
+		completed(ctx, sp, a0, (__s32)a1, false);
 		break;
 	case DUAL_UNPIN_PAGE:
 		released_pages(ctx, sp, a0, 1, WALK_RANGE, false);

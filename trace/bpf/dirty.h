@@ -16,7 +16,7 @@ static __always_inline void dirtied_late(struct pt_regs *ctx, __u64 folio)
 
 	if (!op || op->completions)
 		return;
-	tell(EV_DIRTY_LATE, op->id, 1, stack_of(ctx), 0);
+	tell(EV_DIRTY_LATE, op->id, 1, stack_at_entry(ctx, ctx->sp), 0);
 	/* One dirtying function calls another, which would tell it again. */
 	bpf_map_delete_elem(&released, &folio);
 }
@@ -41,9 +41,9 @@ static __always_inline void dirtied(struct pt_regs *ctx, __u64 folio, __u64 who,
 	if (!id)
 		id = f->holders[0];
 	if (!f->live_write)
-		tell(EV_DIRTY_READONLY, id, 1, stack_of(ctx), 1);
+		tell(EV_DIRTY_READONLY, id, 1, stack_at_entry(ctx, ctx->sp), 1);
 	if (!locks && folio_of_file(folio) && !folio_locked(folio))
-		tell(EV_DIRTY_UNLOCKED, id, 1, stack_of(ctx), 0);
+		tell(EV_DIRTY_UNLOCKED, id, 1, stack_at_entry(ctx, ctx->sp), 0);
 }
 
 #endif

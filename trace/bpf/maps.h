@@ -129,11 +129,26 @@ static __always_inline struct task_state *task_make(__u32 tid)
 }
 
 /* A stack id plus one, so that 0 can mean none. */
-static __always_inline __u32 stack_of(void *ctx)
+static __always_inline __u64 stack_of(void *ctx)
 {
 	long id = bpf_get_stackid(ctx, &stacks, 0);
 
-	return id < 0 ? 0 : id + 1;
+	return id < 0 ? 0 : (__u32)id + 1;
+}
+
+/*
+ * The same where a function begins. It has made no frame yet, and a kernel that
+ * unwinds by frame pointers, as Ubuntu's do, leaves its caller out; so the address
+ * that it returns to is told too, in the upper half. All code lies in the topmost
+ * 4 GiB: the lower half of an address is enough. sp: where that address stands.
+ */
+static __always_inline __u64 stack_at_entry(void *ctx, __u64 sp)
+{
+	__u64 stack = stack_of(ctx), caller = 0;
+
+	if (!stack || bpf_probe_read_kernel(&caller, sizeof(caller), (void *)sp) || caller >> 32 != 0xffffffff)
+		return stack;
+	return stack | caller << 32;
 }
 
 #endif

@@ -57,7 +57,7 @@ static __always_inline struct event *event_begin(__u32 kind)
  * Tells of something about an operation, of which id may be 0: unknown.
  * number is of pages, for a return that of the function.
  */
-__noinline int tell(__u32 kind, __u64 id, __u32 number, __u32 stack, __s64 value)
+__noinline int tell(__u32 kind, __u64 id, __u32 number, __u64 stack, __s64 value)
 {
 	struct op *op = op_of(id);
 	/* Tested at once: 6.1 forgets that what was found non-null is so. */
@@ -122,7 +122,7 @@ __noinline int op_forget(__u64 id)
 }
 
 /* Completed, or returned. Its result must be there before others see that it ended. */
-__noinline int op_end(__u64 id, __s64 result, __u32 stack)
+__noinline int op_end(__u64 id, __s64 result, __u64 stack)
 {
 	struct op *op = op_of(id);
 	__u64 now = bpf_ktime_get_ns();

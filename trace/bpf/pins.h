@@ -87,7 +87,7 @@ static long release_step(__u32 i, STEP_ARG)
 WALK_LOOP(release_step)
 
 /* Pages were pinned, for the operation op. */
-static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, __u32 stack)
+static __always_inline void pinned(__u64 array, __u32 n, __u64 id, __u32 flags, __u64 stack)
 {
 	struct op *op = op_of(id);
 	WALK_DECLARE(w, ref);
@@ -172,7 +172,7 @@ static __always_inline void pinned_again(__u64 page, __u32 n, __u64 who)
 }
 
 /* Pages were taken with FOLL_GET: all that can be seen after it is that they are freed. */
-static __always_inline void gotten(__u64 array, __u32 n, __u64 id, __u32 stack)
+static __always_inline void gotten(__u64 array, __u32 n, __u64 id, __u64 stack)
 {
 	WALK_DECLARE(w, ref);
 
@@ -194,15 +194,15 @@ static __always_inline void gotten(__u64 array, __u32 n, __u64 id, __u32 stack)
 	WALK_END();
 }
 
-static __always_inline void settle(void *ctx, struct walk *w)
+static __always_inline void settle(void *ctx, __u64 sp, struct walk *w)
 {
 	struct op *op;
-	__u32 stack = 0;
+	__u64 stack = 0;
 
 	if (w->pages)
 		COUNT(pins_released, w->pages);
 	if (w->over || w->readonly_dirty || w->clean_op || w->late_op)
-		stack = stack_of(ctx);
+		stack = stack_at_entry(ctx, sp);
 	if (w->over)
 		tell(EV_OVER_UNPIN, w->over_op ? w->over_op : w->op, w->over, stack, 0);
 	if (w->readonly_dirty)
@@ -265,7 +265,7 @@ static __always_inline void released_pages(void *ctx, __u64 sp, __u64 base, __u3
 	} else {
 		release_step_all(n, ref);
 	}
-	settle(ctx, w);
+	settle(ctx, sp, w);
 	WALK_END();
 }
 

@@ -234,7 +234,7 @@ static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
 }
 
 /* A completion was told; driven: always by the driver, never by io_uring for it. */
-static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool driven)
+static __always_inline void completed(void *ctx, __u64 sp, __u64 kiocb, __s64 res, bool driven)
 {
 	struct kiocb_state *k = kiocb_of(kiocb);
 	struct op *op;
@@ -250,7 +250,7 @@ static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool dr
 		if (!e)
 			return;
 		e->value = res;
-		e->stack = stack_of(ctx);
+		e->stack = stack_at_entry(ctx, sp);
 		e->op.id = id;
 		e->op.kiocb = kiocb;
 		e->op.kind = k->kind;
@@ -265,9 +265,9 @@ static __always_inline void completed(void *ctx, __u64 kiocb, __s64 res, bool dr
 	kiocb_ended(kiocb, k);
 	op = op_of(id);
 	if (driven && op && op->requested && res > 0 && res > op->requested)
-		tell(EV_RESULT_RANGE, id, 0, stack_of(ctx), res);
+		tell(EV_RESULT_RANGE, id, 0, stack_at_entry(ctx, sp), res);
 	op = op_of(id);
-	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_of(ctx) : 0);
+	op_end(id, res, op && op->live && !(op->flags & OPF_BIO) ? stack_at_entry(ctx, sp) : 0);
 }
 
 /* A cancel function was set: only a kiocb of native AIO has a place for it. */
@@ -280,9 +280,9 @@ static __always_inline void cancel_fn(struct pt_regs *ctx, __u64 who)
 
 	if (op) {
 		if (op->kind != OP_AIO && !op->completions)
-			tell(EV_CANCEL_FN, op->id, 0, stack_of(ctx), 0);
+			tell(EV_CANCEL_FN, op->id, 0, stack_at_entry(ctx, ctx->sp), 0);
 	} else if (audited(who >> 32) && !BPF_CORE_READ((struct kiocb *)key, ki_complete)) {
-		tell(EV_CANCEL_FN, ts ? ts->call : 0, 0, stack_of(ctx), 0);
+		tell(EV_CANCEL_FN, ts ? ts->call : 0, 0, stack_at_entry(ctx, ctx->sp), 0);
 	}
 }
 

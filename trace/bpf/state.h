@@ -55,11 +55,11 @@ struct op {
 	__u32 clean;		/* write pins released with the page clean */
 	__u32 late;		/* released after the operation ended */
 	__u32 late_dirty;	/* of those: marked dirty only after it ended */
-	/* stacks, 0 when none: a stack id plus one */
-	__u32 pin_stack;
-	__u32 clean_stack;
-	__u32 late_stack;
-	__u32 end_stack;
+	/* stacks, 0 when none: see stack_of and stack_at_entry */
+	__u64 pin_stack;
+	__u64 clean_stack;
+	__u64 late_stack;
+	__u64 end_stack;
 	__u32 handler;		/* number of the driver's function that got it; 0: unknown */
 	__u32 reserved;
 	char comm[COMM_LEN];
@@ -96,11 +96,12 @@ struct hold {
 struct got {
 	__u64 op;	/* the last operation that took it */
 	__u64 mapping;	/* what it belonged to then */
-	__u32 stack;
+	__u64 stack;
 	__u32 pages;	/* that this operation took of it at once */
 	__u32 tgid, tid;
 	__u32 kind;
 	__u32 base;	/* references that it had before the first that was seen to be taken */
+	__u32 reserved;
 	char comm[COMM_LEN];
 };
 
@@ -136,11 +137,12 @@ struct task_state {
 	__u64 pin_hook;		/* the pin function that is running */
 	__u64 pin_sp;
 	__u64 pin_pages;
-	__u32 pin_flags;
-	__u32 pin_stack;
+	__u64 pin_stack;
 	__s64 done_result;	/* what kiocb_done was given */
 	__u32 done;
+	__u32 pin_flags;
 	__u32 pin_foreign;	/* the running pin function is called by nobody in scope */
+	__u32 reserved;
 };
 
 enum event_kind {
@@ -160,8 +162,9 @@ enum event_kind {
 struct event {
 	__u32 kind;
 	__u32 pages;
-	__u32 stack;
 	__u32 handler;	/* number of the driver's function that returned it */
+	__u32 reserved;
+	__u64 stack;
 	__u64 now;
 	__s64 value;
 	struct op op;		/* the operation, as far as known */

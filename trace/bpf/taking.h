@@ -12,7 +12,7 @@
  * Twice the buffer's pages, if each segment has no full page, is more than any
  * arithmetic of a correct driver comes to. What is kept for long isn't a buffer.
  */
-__noinline int pin_excess(__u64 id, __u64 asked, __u32 flags, __u32 stack)
+__noinline int pin_excess(__u64 id, __u64 asked, __u32 flags, __u64 stack)
 {
 	struct op *op = op_of(id);
 
@@ -46,7 +46,7 @@ static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 w
 	if (foreign)
 		return;
 	ts->pin_flags = cookie & COOKIE_LONGTERM ? foll_longterm : (__u32)arg(ctx, COOKIE_FLAGS(cookie));
-	ts->pin_stack = stack_of(ctx);
+	ts->pin_stack = stack_at_entry(ctx, ctx->sp);
 	if (COOKIE_ASKED(cookie))
 		pin_excess(ts->op ? ts->op : ts->call, (__u32)arg(ctx, COOKIE_ASKED(cookie)), ts->pin_flags, ts->pin_stack);
 }

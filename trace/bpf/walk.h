@@ -24,6 +24,7 @@ struct walk {
 	__u64 hint;	/* release: the bio's operation */
 	__u64 run;	/* folio of the pages in hand */
 	__u64 run_op;
+	__u64 stack;	/* where it is taken with FOLL_GET */
 	__u32 n;
 	__u32 run_pages;
 	__u32 mode;
@@ -32,7 +33,6 @@ struct walk {
 	__u32 audited;
 	__u32 run_large;
 	__u32 get;	/* taken with FOLL_GET */
-	__u32 stack;	/* where, for those */
 	__u32 foreign;	/* taken by nobody in scope */
 	__u32 guess;	/* release: only the folio's slots told the holder */
 	__u32 fit;	/* release: only of a holder whose pins such a release fits */
