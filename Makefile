@@ -19,7 +19,7 @@ help:
 	@echo 'make debug      the guest tests on a kernel with every checker, built once (10 to 25 minutes)'
 	@echo 'make bench      what a request costs, beside null_blk and brd, against what is wanted'
 	@echo 'make lint       the style and type checkers of C and Go'
-	@echo 'make generate   the eBPF objects, from trace/bpf'
+	@echo 'make generate   the eBPF objects, from trace/bpf, and the manual pages, docs/man'
 	@echo 'make clean      removes build/; the cache of kernels stays'
 
 GO      ?= go
@@ -76,6 +76,8 @@ lint: $(DIOCTL)
 generate:
 	@scripts/setup run
 	$(GO) generate ./trace/...
+	@$(MAKE) --no-print-directory $(DIOCTL)
+	scripts/man docs/man
 
 check-generated:
 	@scripts/check-generated
