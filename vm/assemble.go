@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"dio/vm/guest"
@@ -128,9 +129,9 @@ func addBase(t *initramfs.Tree, s *Spec) error {
 // with a modules.dep so that modprobe works on them.
 func addModules(t *initramfs.Tree, s *Spec, cfg *guest.Config) error {
 	root := "/lib/modules/" + s.Kernel.Release
-	wantPort, wantNamed := portModules, append([]string(nil), s.KernelModules...)
+	wantEarly := portModules
 	if s.Disk != "" {
-		wantNamed = append(append([]string(nil), diskModules...), wantNamed...)
+		wantEarly = slices.Concat(portModules, diskModules)
 	}
 	var dep strings.Builder
 	placed := map[string]bool{}
@@ -153,17 +154,14 @@ func addModules(t *initramfs.Tree, s *Spec, cfg *guest.Config) error {
 		if err != nil {
 			return err
 		}
-		port, err := index.Resolve(index.Known(wantPort)...)
+		early, err := index.Resolve(index.Known(wantEarly)...)
 		if err != nil {
 			return err
 		}
-		if err := place(port, &cfg.Early); err != nil {
+		if err := place(early, &cfg.Early); err != nil {
 			return err
 		}
-		if s.Disk != "" {
-			wantNamed = append(index.Known(diskModules), s.KernelModules...)
-		}
-		named, err := index.Resolve(wantNamed...)
+		named, err := index.Resolve(s.KernelModules...)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,6 +69,18 @@ func asleep(t *testing.T, _, tid int) bool {
 	return strings.HasPrefix(rest, "D")
 }
 
+// whereabouts is what a process's threads do.
+func whereabouts(pid int) string {
+	var b strings.Builder
+	threads, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task/*"))
+	for _, thread := range threads {
+		stat, _ := os.ReadFile(thread + "/stat")
+		stack, _ := os.ReadFile(thread + "/stack")
+		fmt.Fprintf(&b, "\n%.80s\n%s", stat, stack)
+	}
+	return b.String()
+}
+
 // killedIn has a process make a call over and over, and kills it as soon as it's
 // there: it must be told EINTR. In one of some tries, for it may be on its way out.
 func killedIn(t *testing.T, d *ioctlapi.Device, call string, there func(t *testing.T, pid, tid int) bool) {
@@ -87,7 +100,7 @@ func killedIn(t *testing.T, d *ioctlapi.Device, call string, there func(t *testi
 		}
 		for deadline := time.Now().Add(60 * time.Second); !there(t, h.Process.Pid, tid); time.Sleep(100 * time.Microsecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: it isn't there after a minute", call)
+				t.Fatalf("%s: it isn't there after a minute: %s", call, whereabouts(h.Process.Pid))
 			}
 		}
 		killed := time.Now()
@@ -298,11 +311,15 @@ func TestDriverKilledAtWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if _, err := d.Discard(killedPos, killedPages<<12); err != nil {
+			t.Error(err)
+		}
+	})
+	unmap := sync.OnceValue(func() error { return unix.Munmap(m) })
+	t.Cleanup(func() { _ = unmap() }) // or no later test has the device unmapped
 	killedIn(t, d, "discard", asleep)
-	if err := unix.Munmap(m); err != nil {
-		t.Error(err)
-	}
-	if _, err := d.Discard(killedPos, killedPages<<12); err != nil {
+	if err := unmap(); err != nil {
 		t.Error(err)
 	}
 	killedIn(t, d, "register", charged)

@@ -31,8 +31,8 @@ type Config struct {
 	Env  []string `json:"env,omitempty"` // added to, and winning over, the normal environment
 	Dir  string   `json:"dir,omitempty"` // working directory, "/root" when empty
 
-	// Early are the modules that the port needs, Modules those that the
-	// command wants: paths in the guest, in loading order.
+	// Early are the modules that the port and the disk need, Modules those that
+	// the command wants: paths in the guest, in loading order.
 	Early   []string `json:"early,omitempty"`
 	Modules []string `json:"modules,omitempty"`
 
