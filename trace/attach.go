@@ -117,6 +117,19 @@ type hook struct {
 	rules       []string
 }
 
+// waits tells whether tasks stay in the function until a request is done, as many at
+// a time as there are requests.
+func (h hook) waits() bool {
+	switch h.cookie & 0xff {
+	case kindAIO, kindURing, kindIter:
+		return true
+	}
+	return false
+}
+
+// returnEach is the program of returns, for links of one function each.
+const returnEach = "on_return_each"
+
 // attachHooks attaches returns before entries, all at once; if the kernel
 // refuses one of them, each for itself, so that it is known which.
 func (s *Session) attachHooks(hooks []hook) {
@@ -142,31 +155,43 @@ func (s *Session) attachHooks(hooks []hook) {
 
 func (s *Session) attachMulti(hooks []hook) error {
 	var enter, exit link.KprobeMultiOptions
+	var links []link.Link
 	for _, h := range hooks {
 		if h.enter {
 			enter.Symbols = append(enter.Symbols, h.name)
 			enter.Cookies = append(enter.Cookies, h.cookie)
 		}
-		if h.exit {
-			exit.Symbols = append(exit.Symbols, h.name)
-			exit.Cookies = append(exit.Cookies, h.cookie)
+		if !h.exit {
+			continue
 		}
+		// Where this can't be had, for want of tracefs, with the others: few tasks then.
+		if s.fewSlots && h.waits() {
+			o := link.KprobeOptions{Cookie: h.cookie, RetprobeMaxActive: asleepAtOnce}
+			if l, err := link.Kretprobe(h.name, s.objs.Programs[returnEach], &o); err == nil {
+				links = append(links, l)
+				continue
+			}
+		}
+		exit.Symbols = append(exit.Symbols, h.name)
+		exit.Cookies = append(exit.Cookies, h.cookie)
 	}
-	var links []link.Link
+	undo := func(err error) error {
+		for _, l := range links {
+			l.Close()
+		}
+		return err
+	}
 	if len(exit.Symbols) > 0 {
 		l, err := link.KretprobeMulti(s.objs.Programs["on_return"], exit)
 		if err != nil {
-			return fmt.Errorf("attach to returns: %w", err)
+			return undo(fmt.Errorf("attach to returns: %w", err))
 		}
 		links = append(links, l)
 	}
 	if len(enter.Symbols) > 0 {
 		l, err := link.KprobeMulti(s.objs.Programs["on_enter"], enter)
 		if err != nil {
-			for _, l := range links {
-				l.Close()
-			}
-			return fmt.Errorf("attach to entries: %w", err)
+			return undo(fmt.Errorf("attach to entries: %w", err))
 		}
 		links = append(links, l)
 	}

@@ -46,6 +46,7 @@ type Session struct {
 	lazy     []link.Link // may outlive the session for a moment
 	reader   *ringbuf.Reader
 	multi    bool // one link can serve many functions
+	fewSlots bool // but lets few tasks be in them, where it serves their returns (before 6.14)
 	noLoop   bool // before 5.17: no bpf_loop, and perhaps no cookies
 	hooks    []hook
 	symbols  string // Options.Symbols
@@ -167,6 +168,12 @@ func has(kernel *btf.Spec, name string) bool {
 	return kernel.TypeByName(name, &f) == nil
 }
 
+// hasMember says whether a struct of the kernel has such a member.
+func hasMember(kernel *btf.Spec, name, member string) bool {
+	var s *btf.Struct
+	return kernel.TypeByName(name, &s) == nil && slices.ContainsFunc(s.Members, func(m btf.Member) bool { return m.Name == member })
+}
+
 func firstOf(kernel *btf.Spec, names []string) string {
 	for _, n := range names {
 		if has(kernel, n) {
@@ -209,6 +216,7 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, version uint
 	}
 	// Absent without CONFIG_FPROBE (Debian's 6.1) and before 5.18.
 	s.multi = has(kernel, "register_fprobe_ips")
+	s.fewSlots = s.multi && hasMember(kernel, "fprobe", "rethook")
 	if s.noLoop {
 		s.multiply(spec)
 	}
@@ -219,6 +227,11 @@ func (s *Session) load(spec *ebpf.CollectionSpec, kernel *btf.Spec, version uint
 				p.AttachType = ebpf.AttachTraceKprobeMulti
 			}
 		}
+	}
+	if s.fewSlots {
+		each := spec.Programs["on_return"].Copy()
+		each.AttachType = ebpf.AttachNone
+		spec.Programs[returnEach] = each
 	}
 	settings := map[string]uint32{"self_tgid": uint32(os.Getpid())}
 	if o.All {

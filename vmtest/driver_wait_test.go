@@ -12,13 +12,13 @@ import (
 	"dio/ioctlapi"
 )
 
-// Many threads wait in the driver at once, more than there are CPUs: each gets
+// Many threads wait in the driver at once, far more than there are CPUs: each gets
 // its own bytes. An auditor that keeps place for fewer would miss their returns.
 func TestDriverManyWait(t *testing.T) {
 	d := openDevice(t)
 	noPins(t, d)
 	fd := openRaw(t, unix.O_DIRECT)
-	const threads, size = 64, 4096
+	const threads, size = 256, 4096
 	stored, mem := fill(anonymous(t, threads), 1), anonymous(t, threads)
 	pwrite(t, fd, stored, scratch)
 	setConfig(t, d, func(c *ioctlapi.Config) {
