@@ -12,8 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"dio/vm/guest"
 	"dio/vm/initramfs"
 	"dio/vm/kernel"
+	"dio/vm/kernel/kotest"
 )
 
 func TestComplaints(t *testing.T) {
@@ -295,6 +297,60 @@ func TestAddCommands(t *testing.T) {
 func TestRunRefuses(t *testing.T) {
 	if _, err := Run(context.Background(), Spec{Args: []string{"true"}}); err == nil {
 		t.Error("no kernel")
+	}
+}
+
+// What the disk needs is loaded before it's looked for, where the kernel hasn't got it
+// built in; what the command wants, after that.
+func TestDiskModules(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string][]byte{
+		"modules.builtin":      []byte("kernel/fs/ext4/ext4.ko\n"),
+		"kernel/nvme-core.ko":  kotest.Module("depends="),
+		"kernel/nvme.ko":       kotest.Module("depends=nvme-core"),
+		"kernel/virtio.ko":     kotest.Module("depends="),
+		"kernel/wanted.ko":     kotest.Module("depends=nvme-core,own"),
+		"kernel/own.ko":        kotest.Module("depends="),
+		"kernel/not-wanted.ko": kotest.Module("depends="),
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		disk           string
+		early, modules string
+	}{
+		"a disk":  {"/some/folder", "virtio nvme-core nvme", "nvme-core own wanted"},
+		"no disk": {"", "virtio", "nvme-core own wanted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := initramfs.New()
+			var cfg guest.Config
+			s := &Spec{Kernel: &kernel.Image{Name: "k", Release: "1.2", Modules: dir}, Disk: c.disk, KernelModules: []string{"wanted"}}
+			if err := addModules(tree, s, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			for _, x := range []struct {
+				what string
+				got  []string
+				want string
+			}{{"early", cfg.Early, c.early}, {"for the command", cfg.Modules, c.modules}} {
+				var names []string
+				for _, p := range x.got {
+					if !tree.Has(p) {
+						t.Errorf("%s isn't in the guest", p)
+					}
+					names = append(names, strings.TrimSuffix(filepath.Base(p), ".ko"))
+				}
+				if got := strings.Join(names, " "); got != x.want {
+					t.Errorf("%s: %s, want %s", x.what, got, x.want)
+				}
+			}
+		})
 	}
 }
 

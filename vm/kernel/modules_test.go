@@ -4,44 +4,17 @@ package kernel
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"dio/vm/kernel/kotest"
+
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
-
-// module is the least ELF file with a .modinfo section.
-func module(info ...string) []byte {
-	modinfo := []byte(strings.Join(info, "\x00") + "\x00")
-	names := []byte("\x00.modinfo\x00.shstrtab\x00")
-	le := binary.LittleEndian
-	var b bytes.Buffer
-	b.Write([]byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	put := func(v any) { _ = binary.Write(&b, le, v) }
-	dataAt, namesAt := uint64(64), uint64(64+len(modinfo))
-	put([]uint16{1, 62})
-	put(uint32(1))
-	put([]uint64{0, 0, namesAt + uint64(len(names))})
-	put(uint32(0))
-	put([]uint16{64, 0, 0, 64, 3, 2})
-	b.Write(modinfo)
-	b.Write(names)
-	section := func(name, typ uint32, off, size uint64) {
-		put([]uint32{name, typ})
-		put([]uint64{0, 0, off, size})
-		put([]uint32{0, 0})
-		put([]uint64{1, 0})
-	}
-	section(0, 0, 0, 0)
-	section(1, 1, dataAt, uint64(len(modinfo)))
-	section(10, 3, namesAt, uint64(len(names)))
-	return b.Bytes()
-}
 
 func modulesDir(t *testing.T) *Modules {
 	t.Helper()
@@ -60,17 +33,17 @@ func modulesDir(t *testing.T) *Modules {
 	if err != nil {
 		t.Fatal(err)
 	}
-	xw.Write(module("depends=base-one,built_in"))
+	xw.Write(kotest.Module("depends=base-one,built_in"))
 	xw.Close()
 	zw, _ := zstd.NewWriter(&zBytes)
-	zw.Write(module("depends=", "softdep=pre: soft missing post: top"))
+	zw.Write(kotest.Module("depends=", "softdep=pre: soft missing post: top"))
 	zw.Close()
 	put("modules.builtin", []byte("kernel/lib/built-in.ko\n"))
-	put("kernel/a/top.ko", module("depends=mid,base_one", "license=GPL"))
+	put("kernel/a/top.ko", kotest.Module("depends=mid,base_one", "license=GPL"))
 	put("kernel/b/mid.ko.xz", xzBytes.Bytes())
 	put("kernel/c/base-one.ko.zst", zBytes.Bytes())
-	put("kernel/c/soft.ko", module("depends="))
-	put("kernel/c/orphan.ko", module("depends=nowhere"))
+	put("kernel/c/soft.ko", kotest.Module("depends="))
+	put("kernel/c/orphan.ko", kotest.Module("depends=nowhere"))
 	put("kernel/c/bad.ko", []byte("no ELF"))
 	put("kernel/c/cut.ko.xz", xzBytes.Bytes()[:40])
 	m, err := OpenModules(dir)
@@ -138,7 +111,7 @@ func TestWriteDep(t *testing.T) {
 }
 
 func TestVermagic(t *testing.T) {
-	mod := module("vermagic=6.12.1 SMP preempt")
+	mod := kotest.Module("vermagic=6.12.1 SMP preempt")
 	if err := CheckVermagic("x.ko", mod, "6.12.1"); err != nil {
 		t.Error(err)
 	}
