@@ -117,15 +117,11 @@ type hook struct {
 	rules       []string
 }
 
-// waits tells whether tasks stay in the function until a request is done, as many at
-// a time as there are requests.
-func (h hook) waits() bool {
-	switch h.cookie & 0xff {
-	case kindAIO, kindURing, kindIter:
-		return true
-	}
-	return false
-}
+func (h hook) kind() uint64 { return h.cookie & 0xff }
+
+// waits tells whether tasks may stay in the function until a request is done, as many
+// at a time as there are requests: in all whose return is seen, but those that pin.
+func (h hook) waits() bool { return h.kind() != kindPin }
 
 // returnEach is the program of returns, for links of one function each.
 const returnEach = "on_return_each"
@@ -146,7 +142,7 @@ func (s *Session) attachHooks(hooks []hook) {
 		}
 		return
 	} else if len(hooks) == 1 {
-		s.missing(hooks[0].name, err.Error(), hooks[0].rules, hooks[0].cookie&0xff != kindIter)
+		s.missing(hooks[0].name, err.Error(), hooks[0].rules, hooks[0].kind() != kindIter)
 		return
 	}
 	s.attachHooks(hooks[:len(hooks)/2])
