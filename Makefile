@@ -18,7 +18,7 @@ help:
 	@echo 'make matrix     the guest tests on every kernel (JOBS=2: two at a time)'
 	@echo 'make debug      the guest tests on a kernel with every checker, built once (10 to 25 minutes)'
 	@echo 'make bench      what a request costs, beside null_blk and brd, against what is wanted'
-	@echo 'make lint       the style and type checkers of C and Go'
+	@echo 'make lint       the style and type checkers of C, Go and the hosted workflow'
 	@echo 'make generate   the eBPF objects, from trace/bpf, and the manual pages, docs/man'
 	@echo 'make clean      removes build/; the cache of kernels stays'
 
