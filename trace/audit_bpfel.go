@@ -140,7 +140,7 @@ type auditTaskState struct {
 	Done        uint32
 	PinFlags    uint32
 	PinForeign  uint32
-	Reserved    uint32
+	Splicing    uint32
 }
 
 type auditTotals struct {

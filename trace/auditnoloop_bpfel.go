@@ -128,7 +128,7 @@ type auditNoLoopTaskState struct {
 	Done        uint32
 	PinFlags    uint32
 	PinForeign  uint32
-	Reserved    uint32
+	Splicing    uint32
 }
 
 type auditNoLoopTotals struct {

@@ -100,7 +100,7 @@ var taskHooks = []taskHook{
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_write"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_uring_cmd"}, cookie: kindURingCmd, enter: true, exit: true, rules: completeRules, optional: true},
-	{names: []string{"copy_splice_read", "generic_file_splice_read"}, cookie: kindSplice, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
+	{names: []string{"copy_splice_read", "generic_file_splice_read"}, cookie: kindSplice, enter: true, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
 }
 
 // dualHook is a function that interrupts call too. The kernel skips a

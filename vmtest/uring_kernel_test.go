@@ -5,7 +5,6 @@ package vmtest
 import (
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -93,16 +92,7 @@ func TestDriverCommandReuse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ring := newUring(t, 8, 0)
-			workers := [2]uint32{1, 1}
-			if err := ring.register(uringMaxWorkers, unsafe.Pointer(&workers), len(workers)); err != nil {
-				t.Fatal("limit the threads:", err)
-			}
-			// workers is what the limits were: of the task, not of the ring.
-			defer func() {
-				if err := ring.register(uringMaxWorkers, unsafe.Pointer(&workers), len(workers)); err != nil {
-					t.Error("set the limit back:", err)
-				}
-			}()
+			defer ring.limitWorkers(1)()
 			c.e.data = 2
 			slot := ring.slot(len(c.before))
 			ring.submit(append(c.before[:len(c.before):len(c.before)], c.e)...)

@@ -254,6 +254,22 @@ func (r *uring) register(op int, arg unsafe.Pointer, n int) error {
 	}
 }
 
+// limitWorkers says how many threads of io_uring may work for the task at a time, and
+// gives what sets that back: the limit is the task's, not the ring's.
+func (r *uring) limitWorkers(n uint32) (back func()) {
+	r.t.Helper()
+	workers := [2]uint32{n, n}
+	set := func() {
+		r.t.Helper()
+		// The kernel puts the limits of before into workers.
+		if err := r.register(uringMaxWorkers, unsafe.Pointer(&workers), len(workers)); err != nil {
+			r.t.Fatal("limit the threads:", err)
+		}
+	}
+	set()
+	return set
+}
+
 func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
 // entry is an operation on a stretch of the device.

@@ -84,6 +84,9 @@ int on_enter(struct pt_regs *ctx)
 	case HOOK_ITER:
 		iter_enter(ctx, cookie, who);
 		break;
+	case HOOK_SPLICE:
+		splice_enter(who);
+		break;
 	case HOOK_DIRTY_PAGE:
 		dirtied(ctx, page_folio(ctx->di).head, who, true);
 		break;

@@ -128,6 +128,21 @@ static __always_inline struct task_state *task_make(__u32 tid)
 	return bpf_map_lookup_elem(&tasks, &tid);
 }
 
+/*
+ * Whatever was missed, a thread that leaves the kernel, enters it, ends, or is handed
+ * a request is in the middle of nothing. A function that it is still in returned
+ * unseen (the kernel had no place left to note the return, or skipped its program),
+ * and what that did isn't known; but for a synchronous read_iter or write_iter, which
+ * ends with its system call. io_uring's own threads make no system calls.
+ */
+static __always_inline void between_calls(struct task_state *ts)
+{
+	if (ts->submit_op || ts->splicing || (ts->pin_hook && !ts->pin_foreign) || (ts->iter_hook && ts->iter_kiocb))
+		lose(LOST_FUNCTION, 0);
+	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
+	ts->splicing = 0;
+}
+
 /* A stack id plus one, so that 0 can mean none. */
 static __always_inline __u64 stack_of(void *ctx)
 {

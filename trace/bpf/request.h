@@ -72,6 +72,7 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 		kiocb_forget(kiocb);
 		return;
 	}
+	between_calls(ts);
 	ts->op = id;
 	ts->submit_op = id;
 	ts->submit_kiocb = kiocb;
@@ -174,6 +175,8 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 	/* It may hand on to another function of the same shape. */
 	if (ts->iter_hook && NESTED(ctx->sp, cookie, ts->iter_sp, ts->iter_hook))
 		return;
+	if (ts->iter_hook && ts->iter_kiocb)
+		lose(LOST_FUNCTION, 0);	/* the last one's return was unseen */
 	ts->iter_hook = cookie;
 	ts->iter_sp = ctx->sp;
 	if (BPF_CORE_READ(kiocb, ki_complete)) {
@@ -227,8 +230,20 @@ static __always_inline void iter_return(struct pt_regs *ctx, __u64 cookie, __u64
 }
 
 /* splice reads through a synchronous kiocb of its own. */
+static __always_inline void splice_enter(__u64 who)
+{
+	struct task_state *ts = audited(who >> 32) ? task_make((__u32)who) : 0;
+
+	if (ts)
+		ts->splicing = 1;
+}
+
 static __always_inline void splice_return(struct pt_regs *ctx, __u64 who)
 {
+	struct task_state *ts = task_of((__u32)who);
+
+	if (ts)
+		ts->splicing = 0;
 	if ((__s64)ctx->ax == -EIOCBQUEUED && audited(who >> 32))
 		tell(EV_SYNC_QUEUED, 0, 0, stack_of(ctx), -EIOCBQUEUED);
 }

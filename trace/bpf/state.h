@@ -142,7 +142,7 @@ struct task_state {
 	__u32 done;
 	__u32 pin_flags;
 	__u32 pin_foreign;	/* the running pin function is called by nobody in scope */
-	__u32 reserved;
+	__u32 splicing;		/* the kernel's splice_read is running */
 };
 
 enum event_kind {

@@ -39,6 +39,8 @@ static __always_inline void pin_enter(struct pt_regs *ctx, __u64 cookie, __u64 w
 	/* One pin function may call another: the outer one is the one. */
 	if (ts->pin_hook && NESTED(ctx->sp, cookie, ts->pin_sp, ts->pin_hook))
 		return;
+	if (ts->pin_hook && !ts->pin_foreign)
+		lose(LOST_FUNCTION, 0);	/* the last one's return was unseen */
 	ts->pin_hook = cookie;
 	ts->pin_sp = ctx->sp;
 	ts->pin_foreign = foreign;

@@ -25,20 +25,6 @@ static __always_inline bool counts_bytes(__u64 nr)
 	return false;
 }
 
-/*
- * Whatever was missed, a thread that leaves the kernel, or enters it, is in
- * the middle of nothing. A function that it is still in returned unseen (the
- * kernel had no place left to note the return, or skipped its program), and
- * what that did isn't known; but for a synchronous read_iter or write_iter,
- * which ends with its system call.
- */
-static __always_inline void between_calls(struct task_state *ts)
-{
-	if (ts->submit_op || (ts->pin_hook && !ts->pin_foreign) || (ts->iter_hook && ts->iter_kiocb))
-		lose(LOST_FUNCTION, 0);
-	ts->op = ts->submit_op = ts->iter_hook = ts->pin_hook = 0;
-}
-
 static __always_inline int sys_exit(__u64 *ctx)
 {
 	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
@@ -145,7 +131,10 @@ int on_exit(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0];
 	__u32 tid = BPF_CORE_READ(task, pid), tgid = BPF_CORE_READ(task, tgid);
+	struct task_state *ts = task_of(tid);
 
+	if (ts && !stopped)
+		between_calls(ts);
 	bpf_map_delete_elem(&tasks, &tid);
 	/* The number of a process that is over may be given to a stranger. */
 	if (BPF_CORE_READ(task, signal, live.counter) == 0)
