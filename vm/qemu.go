@@ -37,7 +37,7 @@ var versionLine = regexp.MustCompile(`version (\d+)\.(\d+)\S*`)
 // ErrNoQEMU is wrapped when there is no usable QEMU.
 var ErrNoQEMU = errors.New("no usable QEMU")
 
-// unpacked is where `make setup` unpacks a QEMU, below the cache, on releases that
+// unpacked is where scripts/setup unpacks a QEMU, below the cache, on releases that
 // have none that can emulate.
 const unpacked = "qemu/bin/qemu-system-x86_64"
 
@@ -77,21 +77,39 @@ func findQEMU(ctx context.Context, name string) (*QEMU, error) {
 	return q, nil
 }
 
+// fit is the QEMU that a guest can run on: q, or, where q isn't to be trusted with it and
+// nobody named it, the unpacked one. FindQEMU may have taken an old one for its KVM, which
+// doesn't serve a clock that counts instructions.
+func (q *QEMU) fit(ctx context.Context, icount bool) (*QEMU, error) {
+	err := q.trusted(icount)
+	if err == nil {
+		return q, nil
+	}
+	if os.Getenv(qemuEnv) == "" {
+		if own, e := findQEMU(ctx, filepath.Join(kernel.CacheDir(), unpacked)); e == nil && own.trusted(icount) == nil {
+			return own, nil
+		}
+	}
+	return nil, err
+}
+
 // trusted refuses to emulate a guest with a version that corrupts it. The clock
 // that counts instructions emulates, also where KVM works.
 func (q *QEMU) trusted(icount bool) error {
 	if q.Major >= minEmulated || q.KVM && !icount {
 		return nil
 	}
-	why, next := fmt.Sprintf("without KVM (%s)", q.WhyNoKVM), "use a machine with KVM, or a newer QEMU"
-	if q.KVM {
-		why, next = "for a clock that counts instructions (--icount)", "use a newer QEMU"
+	why := "for a clock that counts instructions (--icount)"
+	next := "`scripts/setup qemu` gets a newer one on Debian 12 and Ubuntu 24.04 (Debian 13 and Ubuntu 25.10 have one), or point " + qemuEnv + " at one"
+	if os.Getenv(qemuEnv) != "" { // setup takes it for what is wanted
+		next = "let " + qemuEnv + " name a newer one, or unset it"
 	}
-	return fmt.Errorf("%w: %s is version %s, and %s versions before %d corrupt the guest they emulate: "+
-		"%s (`make setup` gets it on Debian 12 and Ubuntu 24.04, there also `scripts/setup qemu` where /dev/kvm is of no use; Debian 13 and "+
-		"Ubuntu 25.10 have one), or point %s at one; "+
-		"where KVM should work, `dioctl vm probe --again` tries it anew",
-		ErrNoQEMU, q.Path, q.Version, why, minEmulated, next, qemuEnv)
+	if !q.KVM {
+		why = fmt.Sprintf("without KVM (%s)", q.WhyNoKVM)
+		next += ", or use a machine with KVM; where KVM should work, `dioctl vm probe --again` tries it anew"
+	}
+	return fmt.Errorf("%w: %s is version %s, and %s versions before %d corrupt the guest they emulate: %s",
+		ErrNoQEMU, q.Path, q.Version, why, minEmulated, next)
 }
 
 func parseVersion(out string) (*QEMU, error) {

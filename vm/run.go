@@ -49,7 +49,8 @@ func Run(ctx context.Context, spec Spec) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := q.trusted(spec.Icount); err != nil {
+	q, err := q.fit(ctx, spec.Icount)
+	if err != nil {
 		return Result{}, err
 	}
 	dir, err := os.MkdirTemp("", "dio-vm-")

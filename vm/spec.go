@@ -41,7 +41,8 @@ type Spec struct {
 	Devices []string      // QEMU devices by name and properties, e.g. "edu"
 	QEMU    []string      // further QEMU arguments
 
-	// Emulator is the QEMU to use; FindQEMU's when nil.
+	// Emulator is the QEMU to use; FindQEMU's when nil. Where it is too old for Icount
+	// the one that scripts/setup unpacked serves, unless the environment names one.
 	Emulator *QEMU
 
 	Stdin          io.Reader // nil: nothing, as from /dev/null

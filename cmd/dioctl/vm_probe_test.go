@@ -40,7 +40,7 @@ func TestVMProbe(t *testing.T) {
 		t.Errorf("status %d, %q", status, out)
 	}
 	fakeQEMU(t, "7.2.1")
-	if status, _, msg := dioctl(t, "vm", "probe"); status != exitEnvironment || !strings.Contains(msg, "make setup") || !strings.Contains(msg, "vm probe --again") {
+	if status, _, msg := dioctl(t, "vm", "probe"); status != exitEnvironment || !strings.Contains(msg, "unset it") || !strings.Contains(msg, "vm probe --again") {
 		t.Errorf("an emulator that is too old: status %d, %q", status, msg)
 	}
 	if status, _, _ := dioctl(t, "vm", "probe", "x"); status != exitUsage {
