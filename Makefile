@@ -67,6 +67,7 @@ debug: $(DIOCTL)
 	@scripts/guest-test debug
 
 bench: build
+	@scripts/setup bench
 	@scripts/bench $(KERNEL)
 
 lint: $(DIOCTL)
