@@ -36,6 +36,7 @@ func TestUsageErrors(t *testing.T) {
 	}
 	for _, c := range []struct{ args, says string }{
 		{"frob", "no command"},
+		{"vm build --kernel /nonexistent/vmlinuz .", "--kernel /nonexistent/vmlinuz"},
 		{"--frob", "frob"},
 		{"config frob", "one of get, set"},
 		{"copy --frob a b", "copy --help"},

@@ -124,9 +124,10 @@ func mirrorFor(h Host, sources []source, distro, suite string) (string, error) {
 // apt is a private apt: its own lists, cache and sources, the machine's
 // proxy settings and keys, no root needed.
 type apt struct {
-	dir  string // under the cache, one per suite
-	conf string
-	free func() // lets other processes have it
+	dir     string // under the cache, one per suite
+	conf    string
+	keyring string // the package of the keys that sign the suite
+	free    func() // lets other processes have it
 }
 
 func (a *apt) close() { a.free() }
@@ -140,7 +141,7 @@ var keyrings = map[string][]string{
 
 // newApt is the suite's, which is the caller's alone until close.
 func newApt(ctx context.Context, distro, suite, mirror string, p Progress) (_ *apt, err error) {
-	a := &apt{dir: filepath.Join(CacheDir(), "apt", suite)}
+	a := &apt{dir: filepath.Join(CacheDir(), "apt", suite), keyring: distro + "-archive-keyring"}
 	a.conf = filepath.Join(a.dir, "apt.conf")
 	if a.free, err = lock(ctx, a.dir+".lock", p); err != nil {
 		return nil, err
@@ -224,6 +225,10 @@ func (a *apt) update(ctx context.Context) error {
 	_, err := a.output(ctx, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
 	if err != nil && strings.Contains(err.Error(), " a Release file.") {
 		return fmt.Errorf("fetch the package lists: %w: %w", err, errNotThere)
+	}
+	// Of gpgv, and of sqv.
+	if err != nil && (strings.Contains(err.Error(), "NO_PUBKEY") || strings.Contains(err.Error(), "Missing key")) {
+		return fmt.Errorf("fetch the package lists: %w (the key that signs them isn't here: install %s, or a newer one)", err, a.keyring)
 	}
 	if err != nil {
 		return fmt.Errorf("fetch the package lists: %w (%s)", err, probably(a.dir))

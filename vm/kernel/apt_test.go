@@ -91,6 +91,25 @@ func TestNextSuiteOnlyForWhatIsNotThere(t *testing.T) {
 	}
 }
 
+// A key that is missing isn't the network's fault; and without it the next suite isn't
+// asked, for there it's missing, too.
+func TestMissingKey(t *testing.T) {
+	row := Row{Name: "6.1", Distro: "debian", Suites: []string{"new", "old"}, Series: "6.1.", Flavour: cloud}
+	for name, says := range map[string]string{
+		"gpgv": "W: GPG error: http://m.example/debian new InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 0123456789ABCDEF\nE: The repository 'http://m.example/debian new InRelease' is not signed.\n",
+		"sqv":  "W: OpenPGP signature verification failed: http://m.example/debian new InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 0123456789ABCDEF, which is needed to verify signature.\nE: The repository 'http://m.example/debian new InRelease' is not signed.\n",
+	} {
+		dir := fakeApt(t)
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte(says), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := find(context.Background(), bookworm, row, quiet{})
+		if err == nil || !strings.Contains(err.Error(), "install debian-archive-keyring") || strings.Contains(err.Error(), "network") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // Nothing of this machine's apt is run for, or decides about, the private one.
 func TestPrivateAptHasTheLastWord(t *testing.T) {
 	if _, err := exec.LookPath("apt-get"); err != nil {

@@ -38,6 +38,9 @@ func chrootEnvironment(ctx context.Context, row Row, compiler string, p Progress
 	if err := need("unshare", "dpkg-deb", "chroot"); err != nil {
 		return nil, err
 	}
+	if err := enterable(ctx, os.Getuid()); err != nil {
+		return nil, fmt.Errorf("private root with %s for kernel %s: %w", compiler, row.Name, err)
+	}
 	root, err := privateRoot(ctx, h, row, compiler, p)
 	if err != nil {
 		return nil, fmt.Errorf("private root with %s for kernel %s: %w", compiler, row.Name, err)
@@ -189,14 +192,32 @@ func (e *environment) command(ctx context.Context, dir, headers, name string, ar
 		cmd.Dir = dir
 		return cmd
 	}
-	unshare := []string{"--mount", "--propagation", "private"}
-	if os.Getuid() != 0 {
-		unshare = append([]string{"--user", "--map-root-user"}, unshare...)
-	}
-	a := append(unshare, "sh", "-c", enter, "sh", e.root)
+	a := append(unshareFlags(os.Getuid()), "sh", "-c", enter, "sh", e.root)
 	a = append(a, bindDirs(dir, headers)...)
 	a = append(a, "--", dir, name)
 	return exec.CommandContext(ctx, "unshare", append(a, args...)...)
+}
+
+// unshareFlags make the namespace in which a private root is entered.
+func unshareFlags(uid int) []string {
+	flags := []string{"--mount", "--propagation", "private"}
+	if uid != 0 {
+		flags = append([]string{"--user", "--map-root-user"}, flags...)
+	}
+	return flags
+}
+
+// enterable says, before a private root is fetched, when the user can't enter one.
+func enterable(ctx context.Context, uid int) error {
+	out, err := exec.CommandContext(ctx, "unshare", append(unshareFlags(uid), "true")...).CombinedOutput()
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	err = fmt.Errorf("it can't be entered: %w: %s", err, lastLines(string(out), 2))
+	if uid == 0 {
+		return fmt.Errorf("%w: a mount namespace is needed: in a container, CAP_SYS_ADMIN", err)
+	}
+	return fmt.Errorf("%w: do it as root, or let users have namespaces: on Ubuntu 24.04 and newer `sysctl kernel.apparmor_restrict_unprivileged_userns=0`", err)
 }
 
 // bindDirs are the folders to show in a private root: every top folder but

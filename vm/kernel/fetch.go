@@ -43,7 +43,11 @@ func Get(ctx context.Context, name, headers string, p Progress) (*Image, error) 
 		name = Default(h)
 	}
 	if strings.Contains(name, "/") {
-		return FromPath(name, headers)
+		img, err := FromPath(name, headers)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: --kernel %s: no such file: want the path to a vmlinuz, or a name that `dioctl vm kernels` lists", ErrUnknown, name)
+		}
+		return img, err
 	}
 	if headers != "" {
 		return nil, fmt.Errorf("--headers goes with a kernel given by its path, not with %s, which has its own", name)

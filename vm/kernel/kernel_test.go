@@ -184,6 +184,9 @@ func TestImage(t *testing.T) {
 	if err != nil || got.Release != rel || got.Modules != filepath.Join(dir, "usr/lib/modules", rel) {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if _, err := Get(t.Context(), filepath.Join(dir, "nope"), "", nil); !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "vm kernels") {
+		t.Errorf("no such file: %v", err)
+	}
 	if _, err := FromPath(vmlinuz, filepath.Join(dir, "headers")); err == nil || !strings.Contains(err.Error(), "Makefile") {
 		t.Errorf("headers without a Makefile: %v", err)
 	}
