@@ -2,7 +2,8 @@
 #
 # Every target works from a bare checkout: it installs or fetches what it lacks
 # (packages through sudo when not root), says what it does, and is quick the
-# second time. KERNEL=NAME picks another kernel of `build/dioctl vm kernels`.
+# second time. For build, run, guest-test, vng and bench KERNEL=NAME picks another
+# kernel of `build/dioctl vm kernels`; test and lint have theirs.
 
 # Where Debian keeps mke2fs and depmod; a user's PATH may lack these folders.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -21,6 +22,7 @@ help:
 	@echo 'make lint       the style and type checkers of C, Go and the hosted workflow'
 	@echo 'make generate   the eBPF objects, from trace/bpf, and the manual pages, docs/man'
 	@echo 'make clean      removes build/; the cache of kernels stays'
+	@echo 'KERNEL=NAME     another kernel, for run, build, guest-test, vng and bench'
 
 GO      ?= go
 DIOCTL  := build/dioctl
