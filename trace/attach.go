@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"dio/trace/audit"
-
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
@@ -36,7 +34,7 @@ func (s *Session) plan(kernel *btf.Spec) {
 	}
 	mods, err := s.moduleIters()
 	if err != nil {
-		s.missing("read_iter and write_iter of modules", err.Error(), []string{audit.RuleSyncAsAsync}, false)
+		s.missing("read_iter and write_iter of modules", err.Error(), iterRules, false)
 	}
 	s.hooks = append(s.hooks, mods...)
 }

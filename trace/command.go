@@ -127,10 +127,11 @@ func (r *Run) wait(ctx context.Context, s *Session) error {
 				told = true
 				r.Notice(fmt.Sprintf("%d operation(s) are queued for longer than %s without a completion", n, r.LostAfter))
 			}
-			// A process can't finish its exit while one of its requests is lost.
-			if s.stuck(pid) {
+			// A process can't finish its exit while one of its requests is lost, and
+			// its parent waits for it.
+			if stuck := s.stuckAny(); pid != 0 && stuck != 0 {
 				if r.Notice != nil {
-					r.Notice(fmt.Sprintf("process %d is stuck in its exit, waiting for them: the audit ends here", pid))
+					r.Notice(fmt.Sprintf("process %d is stuck in its exit, waiting for them: the audit ends here", stuck))
 				}
 				return nil
 			}

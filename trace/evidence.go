@@ -30,6 +30,7 @@ const (
 	flagBio
 	flagLongTerm
 	flagQueued
+	flagWrites
 )
 
 // Outstanding is what is still under way.
@@ -231,7 +232,7 @@ func plainOp(op auditOp) audit.Op {
 		ID: op.Id, Kind: audit.Kind(op.Kind), PID: int(op.Tgid), TID: int(op.Tid), Comm: comm(op.Comm),
 		Start: time.Duration(op.StartNs), End: time.Duration(op.EndNs), Result: op.Result,
 		Bytes: op.Flags&flagBytes != 0, BlockLayer: op.Flags&flagBio != 0, LongTerm: op.Flags&flagLongTerm != 0,
-		Queued: op.Flags&flagQueued != 0, Completions: op.Completions,
+		Queued: op.Flags&flagQueued != 0, Writes: op.Flags&flagWrites != 0, Completions: op.Completions,
 		Taken: op.Taken, TakenWrite: op.TakenWrite, Live: op.Live, Dirty: op.Dirty, Clean: op.Clean,
 		Late: op.Late, LateDirty: op.LateDirty, Requested: op.Requested, Longest: time.Duration(op.LongestNs),
 	}

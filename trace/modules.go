@@ -16,6 +16,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
+var iterRules = []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete, audit.RuleResultRange, audit.RuleLengthOverflow}
+
 // moduleIters finds every function of a loaded module that has the shape of
 // read_iter and write_iter: ssize_t f(struct kiocb *, struct iov_iter *).
 // Their entry and return tell synchronous calls from asynchronous ones, and
@@ -33,7 +35,7 @@ func (s *Session) moduleIters() ([]hook, error) {
 		s.stacks.handlers = append(s.stacks.handlers, audit.Frame{Function: function, Module: module})
 		hooks = append(hooks, hook{
 			name: function, cookie: kindIter | uint64(len(s.stacks.handlers))<<cookieHandler, enter: true, exit: true,
-			rules: []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete},
+			rules: iterRules,
 		})
 	}
 	var untyped []string

@@ -2,7 +2,11 @@
 
 package trace
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // NoteOverdue remembers the operations that have been in flight for longer
 // than limit and than 20 times the slowest that completed, and returns how
@@ -58,4 +62,14 @@ func noteExits(since map[int]time.Duration, pids map[int]bool, exiting func(int)
 func (s *Session) stuck(pid int) bool {
 	since, ok := s.exits[pid]
 	return ok && now()-since >= drainLimit && exiting(pid)
+}
+
+// stuckAny is a process in scope that is stuck, the one of the lowest number; 0: none is.
+func (s *Session) stuckAny() int {
+	for _, pid := range slices.Sorted(maps.Keys(s.exits)) {
+		if s.stuck(pid) {
+			return pid
+		}
+	}
+	return 0
 }

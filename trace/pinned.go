@@ -15,9 +15,10 @@ import (
 
 // pinnedFolio is one folio that is pinned by our account.
 type pinnedFolio struct {
-	live  uint32            // by our account, in pages
-	pins  uint32            // by the kernel's
-	holds map[uint64]uint32 // pages, by operation
+	live    uint32            // by our account, in pages
+	pins    uint32            // by the kernel's
+	guessed bool              // a holder was guessed among several, or wasn't listed
+	holds   map[uint64]uint32 // pages, by operation
 }
 
 // missing is how many of the pages that should be pinned aren't.
@@ -54,7 +55,7 @@ func (s *Session) pinned() (pinned, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[folio] = pinnedFolio{live: state.Live, pins: pins, holds: map[uint64]uint32{}}
+		out[folio] = pinnedFolio{live: state.Live, pins: pins, guessed: state.Misled|state.Unlisted != 0, holds: map[uint64]uint32{}}
 	}
 	for k, h := range holds {
 		if f, ok := out[k.Folio]; ok {
@@ -76,16 +77,7 @@ func (s *Session) kernelPins(folio uint64) (uint32, error) {
 // held sums up, by operation, the pages that are pinned by our account and
 // by the kernel's.
 func (s *Session) held(p pinned, ops map[uint64]auditOp) []audit.Held {
-	byOp := map[uint64]uint32{}
-	for _, f := range p {
-		left := min(f.live, f.pins)
-		for _, id := range slices.Sorted(maps.Keys(f.holds)) {
-			n := min(left, f.holds[id])
-			byOp[id] += n
-			left -= n
-		}
-		byOp[0] += left // by no known operation
-	}
+	byOp := holders(p, ops)
 	var out []audit.Held
 	for _, id := range slices.Sorted(maps.Keys(byOp)) {
 		if byOp[id] > 0 {
@@ -93,6 +85,31 @@ func (s *Session) held(p pinned, ops map[uint64]auditOp) []audit.Held {
 		}
 	}
 	return out
+}
+
+// holders are the pages by operation; 0: it isn't known which. Where holders were
+// guessed, a release of one that has ended may have been taken for that of one that
+// goes on: while there is such a one, nobody is known to hold a page.
+func holders(p pinned, ops map[uint64]auditOp) map[uint64]uint32 {
+	mistaken := false
+	for _, op := range ops {
+		mistaken = mistaken || op.Completions == 0 && op.Live < op.Taken
+	}
+	byOp := map[uint64]uint32{}
+	for _, f := range p {
+		left := min(f.live, f.pins)
+		if f.guessed && mistaken {
+			byOp[0] += left
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(f.holds)) {
+			n := min(left, f.holds[id])
+			byOp[id] += n
+			left -= n
+		}
+		byOp[0] += left // by no known operation
+	}
+	return byOp
 }
 
 // unseenReleases counts pages that our account holds and the kernel doesn't:

@@ -2,7 +2,10 @@
 
 package trace
 
-import "testing"
+import (
+	"maps"
+	"testing"
+)
 
 // A release counts as unseen only where what the audit's own end leaves behind
 // can't explain it.
@@ -40,6 +43,32 @@ func TestUnseenReleases(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := unseenReleases(c.before, c.after, looked, ops); got != c.want {
 				t.Errorf("%d pages, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// Who holds a page that several held can't be known while one goes on that may have
+// had its release taken for another's.
+func TestHolders(t *testing.T) {
+	ended := auditOp{Completions: 1, Taken: 4, Live: 1}
+	guessed := pinned{7: {live: 2, pins: 2, guessed: true, holds: map[uint64]uint32{1: 1, 2: 1}}}
+	told := pinned{7: {live: 2, pins: 2, holds: map[uint64]uint32{1: 1, 2: 1}}}
+	for name, c := range map[string]struct {
+		pinned pinned
+		ops    map[uint64]auditOp
+		want   map[uint64]uint32
+	}{
+		"told":                           {told, map[uint64]auditOp{1: ended, 2: {Taken: 4, Live: 1}}, map[uint64]uint32{0: 0, 1: 1, 2: 1}},
+		"guessed, and all have ended":    {guessed, map[uint64]auditOp{1: ended, 2: ended}, map[uint64]uint32{0: 0, 1: 1, 2: 1}},
+		"guessed, one goes on":           {guessed, map[uint64]auditOp{1: ended, 2: {Taken: 4, Live: 4}}, map[uint64]uint32{0: 0, 1: 1, 2: 1}},
+		"guessed, one has released some": {guessed, map[uint64]auditOp{1: ended, 3: {Taken: 4, Live: 3}}, map[uint64]uint32{0: 2}},
+		"the kernel has fewer":           {pinned{7: {live: 2, pins: 1, holds: map[uint64]uint32{1: 1, 2: 1}}}, nil, map[uint64]uint32{0: 0, 1: 1, 2: 0}},
+		"by nobody listed":               {pinned{7: {live: 3, pins: 3, holds: map[uint64]uint32{1: 1}}}, nil, map[uint64]uint32{0: 2, 1: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := holders(c.pinned, c.ops); !maps.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
 			}
 		})
 	}

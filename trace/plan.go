@@ -24,6 +24,7 @@ const (
 	kindAddPin
 	kindAddPins
 
+	cookieWrites   = 1 << 8 // of a submission: data moves out of memory
 	cookieGet      = 1 << 16
 	cookieLongTerm = 1 << 17
 
@@ -60,6 +61,7 @@ var unwatched = []struct {
 	name, reason string
 	rules        []string
 }{
+	{"get_user_pages_fast_only", "not watched: it takes pages without sleeping or not at all, and KVM's guests call it for each of theirs", getRules},
 	{"get_user_pages_remote", "not watched: the kernel itself takes pages of other processes with it, for each exec and each look into /proc", getRules},
 }
 
@@ -96,9 +98,9 @@ var taskHooks = []taskHook{
 	{names: []string{"get_user_pages_unlocked"}, cookie: pin(2, 3, 1) | cookieGet, enter: true, exit: true, rules: getRules},
 	{names: []string{"get_user_pages_locked"}, cookie: pin(3, 2, 1) | cookieGet, enter: true, exit: true, rules: getRules, old: true},
 	{names: []string{"aio_read"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
-	{names: []string{"aio_write"}, cookie: kindAIO, enter: true, exit: true, rules: completeRules},
+	{names: []string{"aio_write"}, cookie: kindAIO | cookieWrites, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_read"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
-	{names: []string{"io_write"}, cookie: kindURing, enter: true, exit: true, rules: completeRules},
+	{names: []string{"io_write"}, cookie: kindURing | cookieWrites, enter: true, exit: true, rules: completeRules},
 	{names: []string{"io_uring_cmd"}, cookie: kindURingCmd, enter: true, exit: true, rules: completeRules, optional: true},
 	{names: []string{"copy_splice_read", "generic_file_splice_read"}, cookie: kindSplice, enter: true, exit: true, rules: []string{audit.RuleSyncAsAsync}, optional: true},
 }

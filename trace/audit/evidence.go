@@ -52,6 +52,7 @@ type Op struct {
 	Start, End  time.Duration // kernel's monotonic clock; End is 0 while it runs
 	Result      int64         // bytes, or a negative errno
 	Bytes       bool          // Result is a count of bytes moved
+	Writes      bool          // data goes from memory to the file or device; false: not, or unknown
 	BlockLayer  bool          // its pages went to the block layer
 	LongTerm    bool          // has FOLL_LONGTERM pins
 	Queued      bool          // the driver took it, to complete it later

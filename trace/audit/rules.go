@@ -57,8 +57,8 @@ func pinLeak(e *Evidence) []violation {
 		op := h.Op
 		gone := e.Gone != nil && op.PID != 0 && e.Gone(op.PID)
 		switch {
-		case op.Kind.Async() && !op.Ended():
-			continue // still in flight, or lost: another rule's
+		case op.Kind.Async() && !op.Ended() && (op.Queued || !gone):
+			continue // still in flight, or lost: another rule's; or about to be tried again
 		case !gone && (op.LongTerm || !op.Ended() || op.Kind == KindSyscall && !op.Bytes):
 			continue // may be held on purpose while the process lives
 		case e.End > 0 && op.Ended() && e.End-op.End < settleTime:
@@ -119,7 +119,8 @@ func dirtyMissing(e *Evidence) []violation {
 	}
 	for _, v := range e.Events {
 		op := v.Op
-		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm || excused[op.ID] {
+		// Many drivers pin for writing whatever they do: a write leaves the memory as it was.
+		if v.Kind != EventOp || op.Clean == 0 || op.TakenWrite == 0 || op.LongTerm || op.Writes || excused[op.ID] {
 			continue
 		}
 		const fix = "Release pages that the device wrote with unpin_user_pages_dirty_lock(pages, n, true), " +

@@ -68,6 +68,7 @@ func TestRules(t *testing.T) {
 		*op = Op{ID: 1, Kind: KindURingCmd, PID: 10, Start: time.Second, Queued: true, Handler: stack("drv:drv_uring_cmd")}
 	}
 	running := func(op *Op) { op.Completions, op.End, op.Live, op.Dirty, op.Queued = 0, 0, 4, 0, true }
+	refused := func(op *Op) { op.Completions, op.End, op.Live, op.Dirty, op.Queued = 0, 0, 4, 0, false }
 	proven := map[string]bool{}
 
 	for name, c := range map[string]struct {
@@ -104,6 +105,12 @@ func TestRules(t *testing.T) {
 			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(running)}}, Unfinished: []Op{read(running)},
 				End: 2 * time.Second, LostAfter: 3 * time.Second, Gone: alive}},
 
+		"pin-leak: refused for now, and never tried again": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(refused)}}, Unfinished: []Op{read(refused)}, End: 9 * time.Second, LostAfter: 3 * time.Second, Gone: gone},
+			want:     []string{RulePinLeak}, pages: 4, severity: SeverityError},
+		"refused for now, and may be tried again": {
+			evidence: Evidence{Held: []Held{{Pages: 4, Op: read(refused)}}, Unfinished: []Op{read(refused)}, End: 9 * time.Second, LostAfter: 3 * time.Second, Gone: alive}},
+
 		"over-unpin": {
 			evidence: Evidence{Events: []Event{{Kind: EventOverUnpin, Pages: 2, Stack: releasedAt, Op: read(nil)}}},
 			want:     []string{RuleOverUnpin}, pages: 2, severity: SeverityError},
@@ -127,6 +134,7 @@ func TestRules(t *testing.T) {
 		"a failed read releases clean":      {evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = -5, 0, 4 })},
 		"a read at the end of the device":   {evidence: ended(func(op *Op) { op.Result, op.Dirty, op.Clean = 0, 0, 4 })},
 		"a write has nothing to dirty":      {evidence: ended(func(op *Op) { op.TakenWrite, op.Dirty = 0, 0 })},
+		"a write, pinned as for a read":     {evidence: ended(func(op *Op) { op.Writes, op.Dirty, op.Clean = true, 0, 4 })},
 		"registered buffers are left clean": {evidence: ended(func(op *Op) { op.LongTerm, op.Dirty, op.Clean = true, 0, 4 })},
 		"a result larger than what was pinned (rest copied)": {
 			evidence: ended(func(op *Op) { op.Result, op.Clean = 1<<20, 0 })},

@@ -73,13 +73,13 @@ int on_enter(struct pt_regs *ctx)
 		pin_enter(ctx, cookie, who);
 		break;
 	case HOOK_AIO:
-		submit_enter(ctx, OP_AIO, who);
+		submit_enter(ctx, OP_AIO, cookie, who);
 		break;
 	case HOOK_URING:
-		submit_enter(ctx, OP_URING, who);
+		submit_enter(ctx, OP_URING, cookie, who);
 		break;
 	case HOOK_URING_CMD:
-		submit_enter(ctx, OP_URING_CMD, who);
+		submit_enter(ctx, OP_URING_CMD, cookie, who);
 		break;
 	case HOOK_ITER:
 		iter_enter(ctx, cookie, who);

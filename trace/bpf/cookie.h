@@ -45,6 +45,7 @@ enum dual_function {
 /* Is the function of hook a, entered at sp_a, called by that of hook b? Perhaps by a jump: then the two differ. */
 #define NESTED(sp_a, a, sp_b, b) (((sp_a) < (sp_b) && (sp_b) - (sp_a) < 4096) || ((sp_a) == (sp_b) && (a) != (b)))
 
+#define COOKIE_WRITES (1 << 8)		/* of a submission: data moves out of memory */
 #define COOKIE_GET (1 << 16)		/* FOLL_GET, not FOLL_PIN */
 #define COOKIE_LONGTERM (1 << 17)	/* always long-term, has no flags */
 #define COOKIE_ASKED(c) ((c) >> 18 & 0xf)	/* of a pin function: the argument that counts pages; 0: none */

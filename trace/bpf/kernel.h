@@ -76,6 +76,11 @@ struct kiocb {
 struct iov_iter {
 	unsigned long count;
 	unsigned long nr_segs;
+	_Bool data_source;	/* from 5.14 */
+};
+
+struct iov_iter___old {
+	unsigned int type;	/* its lowest bit: a write */
 };
 
 struct io_cqe {

@@ -134,7 +134,8 @@ __noinline int op_end(__u64 id, __s64 result, __u64 stack)
 	op->end_ns = now;
 	op->end_stack = stack;
 	__sync_fetch_and_add(&op->completions, 1);
-	if (op->kiocb) {
+	/* A command without pages may have waited by design. */
+	if (op->kiocb && (op->kind != OP_URING_CMD || op->taken)) {
 		t = get_totals();
 		if (t && now - op->start_ns > t->slowest_ns)
 			t->slowest_ns = now - op->start_ns;

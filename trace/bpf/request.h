@@ -19,7 +19,7 @@ static __always_inline bool kernel_thread(void)
 }
 
 /* A kiocb goes to its file's read_iter, write_iter or uring_cmd. */
-static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 who)
+static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 cookie, __u64 who)
 {
 	__u64 kiocb = ctx->di, id;
 	struct kiocb_state *k = kiocb_of(kiocb);
@@ -27,7 +27,8 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 	struct task_state *ts;
 	long error;
 
-	if (op && op->completions == 0) {
+	/* By its own process, or by a thread of the kernel's for it. */
+	if (op && op->completions == 0 && (k->tgid == who >> 32 || kernel_thread())) {
 		id = op->id;	/* tried again */
 	} else {
 		struct kiocb_state fresh = {
@@ -54,6 +55,8 @@ static __always_inline void submit_enter(struct pt_regs *ctx, __u32 kind, __u64 
 		op = op_of(id);
 		if (!op)
 			return;
+		if (cookie & COOKIE_WRITES)
+			op->flags |= OPF_WRITES;
 		op->tgid = fresh.tgid;
 		op->tid = fresh.tid;
 		__builtin_memcpy(op->comm, fresh.comm, sizeof(op->comm));
@@ -155,6 +158,14 @@ static __always_inline void uring_done(struct pt_regs *ctx, __u64 who)
 	ts->done = 1;
 }
 
+/* Does a write take its data from there? */
+static __always_inline bool is_source(struct iov_iter *iter)
+{
+	if (bpf_core_field_exists(iter->data_source))
+		return BPF_CORE_READ(iter, data_source);
+	return BPF_CORE_READ((struct iov_iter___old *)iter, type) & 1;
+}
+
 /* A driver's own read_iter or write_iter. */
 static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 who)
 {
@@ -199,6 +210,8 @@ static __always_inline void iter_enter(struct pt_regs *ctx, __u64 cookie, __u64 
 		op->handler = COOKIE_HANDLER(cookie);
 		op->requested = ts->iter_count;
 		op->segments = BPF_CORE_READ(iter, nr_segs);
+		if (is_source(iter))
+			op->flags |= OPF_WRITES;
 	}
 }
 

@@ -28,9 +28,7 @@ enum op_flag {
 	OPF_BIO = 1 << 1,	/* its pages went to the block layer, which dirties before and releases after completion */
 	OPF_LONGTERM = 1 << 2,	/* has FOLL_LONGTERM pins: they may outlive it */
 	OPF_QUEUED = 1 << 3,	/* the driver took it, to complete it later */
-	OPF_ENDED = 1 << 4,	/* complete, or returned */
-	OPF_SHARED = 1 << 5,	/* some releases could be another operation's */
-	OPF_READ = 1 << 6,	/* user asked for a read: memory is written */
+	OPF_WRITES = 1 << 4,	/* known to move data out of memory */
 };
 
 struct op {
