@@ -143,18 +143,20 @@ func (s *Session) watch(pids ...int) error {
 
 // explainLoad adds what a person can do about the usual refusals.
 func explainLoad(err error) error {
-	var hint string
 	switch {
-	case errors.Is(err, unix.EPERM) && lockedDown():
-		hint = "the kernel is locked down (Secure Boot) and refuses to let programs read kernel memory: boot without lockdown, or audit in a VM"
 	case errors.Is(err, unix.EPERM):
-		hint = "the system refuses eBPF: a container needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; a VM always works: dioctl vm run"
+		hint := "the system refuses eBPF: a container needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; a VM always works: dioctl vm run"
+		if lockedDown() {
+			hint = "the kernel is locked down (Secure Boot) and refuses to let programs read kernel memory: boot without lockdown, or audit in a VM"
+		}
+		// What the library says behind it is for those who program with it.
+		what, _, _ := strings.Cut(err.Error(), unix.EPERM.Error())
+		return fmt.Errorf("audit: %s%w: %s", what, unix.EPERM, hint)
 	case errors.Is(err, ebpf.ErrNotSupported):
-		hint = "this kernel is too old for the auditor: 5.10 or newer is needed"
+		return fmt.Errorf("audit: %w: this kernel is too old for the auditor: 5.10 or newer is needed", err)
 	default:
 		return fmt.Errorf("audit: %w", err)
 	}
-	return fmt.Errorf("audit: %w: %s", err, hint)
 }
 
 func lockedDown() bool {

@@ -25,6 +25,20 @@ static __always_inline bool counts_bytes(__u64 nr)
 	return false;
 }
 
+/* Those of them that move data out of memory. */
+static __always_inline bool writes(__u64 nr)
+{
+	switch (nr) {
+	case 1:
+	case 18:
+	case 20:
+	case 296:
+	case 328:
+		return true;
+	}
+	return false;
+}
+
 static __always_inline int sys_exit(__u64 *ctx)
 {
 	struct task_state *ts = task_of((__u32)bpf_get_current_pid_tgid());
@@ -44,6 +58,8 @@ static __always_inline int sys_exit(__u64 *ctx)
 		op->syscall = nr;
 		if (counts_bytes(nr))
 			op->flags |= OPF_BYTES;
+		if (writes(nr))
+			op->flags |= OPF_WRITES;
 		op_end(ts->call, (__s64)ctx[1], 0);
 	}
 	ts->call = 0;

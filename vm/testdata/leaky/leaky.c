@@ -41,7 +41,8 @@ static void leaky_release(struct page **pages, int nr)
 	}
 }
 
-static ssize_t leaky_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
+/* Memory is pinned for writing whatever is done with it, as many drivers do. */
+static ssize_t leaky_move(const char __user *buf, size_t count, bool read)
 {
 	unsigned long start = (unsigned long)buf, offset = offset_in_page(start);
 	struct page **pages;
@@ -59,8 +60,12 @@ static ssize_t leaky_read(struct file *file, char __user *buf, size_t count, lof
 	nr = pin_user_pages_fast(start - offset, nr, FOLL_WRITE, pages);
 	if (nr > 0) {
 		count = min_t(size_t, count, nr * PAGE_SIZE - offset);
-		leaky_fill(pages, offset, count);
-		leaky_release(pages, nr);
+		if (read) {
+			leaky_fill(pages, offset, count);
+			leaky_release(pages, nr);
+		} else {
+			unpin_user_pages(pages, nr);
+		}
 		ret = count;
 	} else {
 		ret = nr ? nr : -EFAULT;
@@ -69,9 +74,20 @@ static ssize_t leaky_read(struct file *file, char __user *buf, size_t count, lof
 	return ret;
 }
 
+static ssize_t leaky_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
+{
+	return leaky_move(buf, count, true);
+}
+
+static ssize_t leaky_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)
+{
+	return leaky_move(buf, count, false);
+}
+
 static const struct file_operations leaky_fops = {
 	.owner = THIS_MODULE,
 	.read = leaky_read,
+	.write = leaky_write,
 };
 
 static struct miscdevice leaky_device = {
