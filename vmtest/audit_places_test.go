@@ -3,12 +3,11 @@
 package vmtest
 
 import (
+	"context"
 	"os"
-	"runtime"
-	"strings"
+	"os/exec"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // Where there is no tracefs the auditor can't ask for places to note returns in, and
@@ -20,13 +19,12 @@ func TestAuditFewPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withoutTracefs(t)
 	t.Setenv(auditedVariable, "1")
 	for _, test := range []string{"TestDriverManyWait", "TestDriverManySplices", "TestDriverManyCommands"} {
 		if test == "TestDriverManyCommands" && !hasCommands(t, openDevice(t)) {
 			continue
 		}
-		o, v := audit(t, self, "-test.run", "^"+test+"$")
+		o, v := auditWithoutTracefs(t, self, "-test.run", "^"+test+"$")
 		for _, f := range v.Findings {
 			// What comes of a pin that was missed is advice: nothing is proven.
 			if f.Severity == "error" {
@@ -54,27 +52,19 @@ func TestAuditFewPlaces(t *testing.T) {
 	}
 }
 
-// withoutTracefs has the commands that the test starts find none. The thread that it
-// takes away from the process for that ends with the test.
-func withoutTracefs(t *testing.T) {
+// auditWithoutTracefs audits the command where the auditor finds no tracefs.
+func auditWithoutTracefs(t *testing.T, args ...string) (outcome, verdict) {
 	t.Helper()
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatal("unshare:", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal("make the mounts private:", err)
-	}
-	mounts, err := os.ReadFile("/proc/thread-self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(mounts)) {
-		// debugfs mounts it when it's looked for.
-		if f := strings.Fields(line); f[2] == "tracefs" || f[2] == "debugfs" {
-			if err := unix.Unmount(f[1], unix.MNT_DETACH); err != nil && err != unix.EINVAL {
-				t.Fatalf("unmount %s: %v", f[1], err)
-			}
-		}
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	defer cancel()
+	// The one that debugfs mounts below itself, when it's looked for, goes with it.
+	const script = `for d in /sys/kernel/debug /sys/kernel/tracing; do
+			while umount -l $d 2>/dev/null; do :; done
+		done
+		if grep -E " (tracefs|debugfs) " /proc/self/mounts; then exit 99; fi
+		exec "$@"`
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", script, "sh", "dioctl", "audit", "--format", "json", "--"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	o := outcomeOf(t, ctx, cmd)
+	return o, verdictOf(t, o)
 }

@@ -38,8 +38,14 @@ func runWithin(t *testing.T, limit time.Duration, args ...string) outcome {
 	// Not cancelled with the test's own context: cleanups run commands, too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 	defer cancel()
+	return outcomeOf(t, ctx, exec.CommandContext(ctx, args[0], args[1:]...))
+}
+
+// outcomeOf runs the command, which ctx bounds.
+func outcomeOf(t *testing.T, ctx context.Context, cmd *exec.Cmd) outcome {
+	t.Helper()
+	args := cmd.Args
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
