@@ -277,9 +277,10 @@
  * or `addr` and `length` aren't within it. ENOSPC, ENODEV, EIO, EAGAIN (too many in
  * flight), and a read or write that is short, as above and by DIO_IOC_INJECT.
  * ECANCELED: the ring went, or the task that submitted it became another program by
- * execve(2), from 6.7 on; before, either waits for the command's end. A thread that
- * ends leaves its commands to the ring. EOPNOTSUPP: DISCARD of hardware; or, from
- * io_uring, no such operation there (EINVAL on 5.10).
+ * execve(2), from 6.7 on; before, either waits for the command's end, as at any time
+ * for that of a FLUSH, which a thread of io_uring waits in. A thread that ends leaves
+ * its other commands to the ring. EOPNOTSUPP: DISCARD of hardware; or, from io_uring,
+ * no such operation there (EINVAL on 5.10).
  *
  * Linux 6.10 to 6.13 read the command's bytes out of the ring also after
  * io_uring_enter(2) has returned: of a command that is linked behind another, and of
