@@ -32,11 +32,7 @@ func (s *Session) plan(kernel *btf.Spec) {
 			s.missing(u.name, u.reason, u.rules, false)
 		}
 	}
-	mods, err := s.moduleIters()
-	if err != nil {
-		s.missing("read_iter and write_iter of modules", err.Error(), iterRules, false)
-	}
-	s.hooks = append(s.hooks, mods...)
+	s.hooks = append(s.hooks, s.moduleIters(kernel)...)
 }
 
 // multiply makes a copy of the shared programs for each function, with the

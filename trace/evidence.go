@@ -157,6 +157,9 @@ func (s *Session) stop() error {
 		return fmt.Errorf("read the last events: %w", err)
 	}
 	s.done.Wait()
+	if s.deaf != nil {
+		return fmt.Errorf("read the events: %w", s.deaf)
+	}
 	return nil
 }
 

@@ -18,60 +18,90 @@ import (
 
 var iterRules = []string{audit.RuleSyncAsAsync, audit.RuleDoubleComplete, audit.RuleResultRange, audit.RuleLengthOverflow}
 
+// iter is a driver's own read_iter or write_iter.
+type iter struct{ function, module string }
+
 // moduleIters finds every function of a loaded module that has the shape of
 // read_iter and write_iter: ssize_t f(struct kiocb *, struct iov_iter *).
 // Their entry and return tell synchronous calls from asynchronous ones, and
-// what the driver returned.
-func (s *Session) moduleIters() ([]hook, error) {
+// what the driver returned. What can't be watched is told as missing.
+func (s *Session) moduleIters(kernel *btf.Spec) []hook {
+	const all = "read_iter and write_iter of modules"
 	modules, err := loadedModules()
 	if err != nil {
-		return nil, err
+		s.missing(all, err.Error(), iterRules, false)
+		return nil
 	}
-	var hooks []hook
-	add := func(function, module string) {
-		if len(s.stacks.handlers) == maxHandlers {
-			return
-		}
-		s.stacks.handlers = append(s.stacks.handlers, audit.Frame{Function: function, Module: module})
-		hooks = append(hooks, hook{
-			name: function, cookie: kindIter | uint64(len(s.stacks.handlers))<<cookieHandler, enter: true, exit: true,
-			rules: iterRules,
-		})
-	}
+	var iters []iter
 	var untyped []string
 	for _, m := range modules {
-		spec, err := s.types.Module(m)
-		if errors.Is(err, fs.ErrNotExist) {
+		found, err := s.typedIters(m)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			untyped = append(untyped, m)
-			continue
+		case err != nil:
+			s.missing("read_iter and write_iter of module "+m, err.Error(), iterRules, false)
 		}
+		iters = append(iters, found...)
+	}
+	iters, twice := unique(iters, func(function string) bool { return has(kernel, function) })
+	for _, i := range twice {
+		s.missing(i.function+" of module "+i.module, "another function has the same name, and a probe goes by the name alone", iterRules, false)
+	}
+	if len(untyped) > 0 {
+		table, err := readKallsyms()
 		if err != nil {
-			return nil, fmt.Errorf("type information of module %s: %w", m, err)
-		}
-		for t, err := range spec.All() {
-			if err != nil {
-				return nil, fmt.Errorf("type information of module %s: %w", m, err)
+			s.missing(all, err.Error(), iterRules, false)
+		} else {
+			for _, m := range untyped {
+				for _, f := range table.named(m, "read_iter", "write_iter") {
+					iters = append(iters, iter{f, m})
+				}
 			}
-			f, ok := t.(*btf.Func)
-			if !ok || !isIter(f) {
-				continue
-			}
-			add(f.Name, m)
 		}
 	}
-	if len(untyped) == 0 {
-		return hooks, nil
+	var hooks []hook
+	for _, i := range iters[:min(len(iters), maxHandlers)] {
+		s.stacks.handlers = append(s.stacks.handlers, audit.Frame{Function: i.function, Module: i.module})
+		hooks = append(hooks, hook{
+			name: i.function, cookie: kindIter | uint64(len(s.stacks.handlers))<<cookieHandler, enter: true, exit: true, rules: iterRules,
+		})
 	}
-	table, err := readKallsyms()
+	return hooks
+}
+
+// typedIters are a module's by its type information; fs.ErrNotExist: it has none.
+func (s *Session) typedIters(module string) ([]iter, error) {
+	spec, err := s.types.Module(module)
 	if err != nil {
-		return hooks, err
+		return nil, fmt.Errorf("type information: %w", err)
 	}
-	for _, m := range untyped {
-		for _, f := range table.named(m, "read_iter", "write_iter") {
-			add(f, m)
+	var iters []iter
+	for t, err := range spec.All() {
+		if err != nil {
+			return nil, fmt.Errorf("type information: %w", err)
+		}
+		if f, ok := t.(*btf.Func); ok && isIter(f) {
+			iters = append(iters, iter{f.Name, module})
 		}
 	}
-	return hooks, nil
+	return iters, nil
+}
+
+// unique leaves out the functions whose name several modules have, or the kernel itself.
+func unique(iters []iter, kernels func(string) bool) (one, more []iter) {
+	count := map[string]int{}
+	for _, i := range iters {
+		count[i.function]++
+	}
+	for _, i := range iters {
+		if count[i.function] > 1 || kernels(i.function) {
+			more = append(more, i)
+		} else {
+			one = append(one, i)
+		}
+	}
+	return one, more
 }
 
 // named lists the module's functions with one of these endings, where no

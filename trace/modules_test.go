@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -34,5 +35,14 @@ func TestIsIter(t *testing.T) {
 				t.Errorf("%v, want %v", !c.want, c.want)
 			}
 		})
+	}
+}
+
+// A probe goes by the name alone: of two functions with one name neither is watched.
+func TestUnique(t *testing.T) {
+	a, b, c, d := iter{"a_read_iter", "a"}, iter{"read_iter", "a"}, iter{"read_iter", "b"}, iter{"blkdev_read_iter", "d"}
+	one, more := unique([]iter{a, b, c, d}, func(name string) bool { return name == d.function })
+	if !slices.Equal(one, []iter{a}) || !slices.Equal(more, []iter{b, c, d}) {
+		t.Errorf("%v and %v", one, more)
 	}
 }

@@ -59,6 +59,7 @@ type Session struct {
 	mu     sync.Mutex
 	events []auditEvent
 	bad    uint64 // ring records that made no sense
+	deaf   error  // why events weren't read to their end; nil: they were
 
 	overdue map[uint64]audit.Op
 	exits   map[int]time.Duration // since when processes with overdue operations are in their exit
@@ -115,13 +116,8 @@ func Start(o Options) (*Session, error) {
 		s.Close()
 		return nil, explainLoad(err)
 	}
-	// Whoever they start from now on is seen; who was there before is looked for.
 	for _, pid := range o.Targets {
-		pids, err := descendants(pid)
-		if err == nil {
-			err = s.watch(pids...)
-		}
-		if err != nil {
+		if err := watchBelow(pid, descendants, s.watch); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("audit: watch the processes below %d: %w", pid, err)
 		}
@@ -136,6 +132,30 @@ func (s *Session) watch(pids ...int) error {
 	for _, pid := range pids {
 		if err := s.objs.Maps["targets"].Put(uint32(pid), uint32(1)); err != nil {
 			return fmt.Errorf("watch process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// watchBelow brings the descendants of a process into scope. Whoever is started by one
+// that is watched is seen; by one that isn't yet, after it was looked for, isn't: so
+// until none is new, but not for ever.
+func watchBelow(pid int, descendants func(int) ([]int, error), watch func(...int) error) error {
+	seen := map[int]bool{}
+	for range 10 {
+		pids, err := descendants(pid)
+		if err != nil {
+			return err
+		}
+		pids = slices.DeleteFunc(pids, func(p int) bool { return seen[p] })
+		if len(pids) == 0 {
+			break
+		}
+		if err := watch(pids...); err != nil {
+			return err
+		}
+		for _, p := range pids {
+			seen[p] = true
 		}
 	}
 	return nil
@@ -275,6 +295,11 @@ func (s *Session) read() {
 	for {
 		record, err := s.reader.Read()
 		if err != nil {
+			if !errors.Is(err, ringbuf.ErrClosed) && !errors.Is(err, ringbuf.ErrFlushed) {
+				s.mu.Lock()
+				s.deaf = err
+				s.mu.Unlock()
+			}
 			return
 		}
 		event, ok := decodeEvent(record.RawSample)

@@ -5,6 +5,7 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,5 +31,26 @@ func TestExplainLoad(t *testing.T) {
 				t.Errorf("%v, want %q, and not %q", err, c.want, c.not)
 			}
 		})
+	}
+}
+
+// Children of processes that weren't watched yet when they forked are found by looking
+// again; what never comes to an end is given up.
+func TestWatchBelow(t *testing.T) {
+	looks := [][]int{{2}, {2, 3}, {2, 3, 4}, {2, 3, 4}, {2, 3, 4, 5}}
+	var watched []int
+	watch := func(pids ...int) error { watched = append(watched, pids...); return nil }
+	look := func(int) ([]int, error) { pids := looks[0]; looks = looks[1:]; return slices.Clone(pids), nil }
+	if err := watchBelow(1, look, watch); err != nil || !slices.Equal(watched, []int{2, 3, 4}) {
+		t.Errorf("watched %v, %v", watched, err)
+	}
+	n := 0
+	endless := func(int) ([]int, error) { n++; return []int{n}, nil }
+	if err := watchBelow(1, endless, watch); err != nil || n > 20 {
+		t.Errorf("%v after %d looks", err, n)
+	}
+	full := errors.New("full")
+	if err := watchBelow(1, endless, func(...int) error { return full }); !errors.Is(err, full) {
+		t.Errorf("%v, want that there was no place", err)
 	}
 }
