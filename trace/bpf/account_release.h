@@ -215,6 +215,7 @@ __noinline int release_run(WALK_REF ref)
 	if (left)
 		COUNT(unattributed, left);
 	w->pages += n;
+	preemption_off();
 	__sync_fetch_and_add(&f->live, -n);
 	if (f->live == 0) {
 #pragma unroll
@@ -241,6 +242,7 @@ __noinline int release_run(WALK_REF ref)
 				bpf_map_delete_elem(&folios, &folio);
 		}
 	}
+	preemption_on();
 	return 0;
 }
 

@@ -34,7 +34,7 @@ static __always_inline void slot_add(struct folio_state *f, __u64 op)
 	f->unlisted = 1;
 }
 
-__noinline int pin_run(WALK_REF ref)
+static __always_inline int pin_run_here(WALK_REF ref)
 {
 	struct walk *w = walk_of(ref);
 	struct folio_state *f, *now;
@@ -112,6 +112,16 @@ __noinline int pin_run(WALK_REF ref)
 		slot_add(f, w->op);
 	w->pages += n;
 	return 0;
+}
+
+__noinline int pin_run(WALK_REF ref)
+{
+	int ret;
+
+	preemption_off();
+	ret = pin_run_here(ref);
+	preemption_on();
+	return ret;
 }
 
 /* Somebody out of scope pinned these: a release of theirs is no excess. */

@@ -69,6 +69,26 @@ static __always_inline struct totals *get_totals(void)
 	return bpf_map_lookup_elem(&counts, &zero);
 }
 
+/*
+ * From 7.0 a program may be preempted, and between a look at a folio's state and what
+ * follows from it another task on that CPU then takes the state away, or begins to use
+ * it. Kernels before 6.10 have no such calls, and don't preempt a program.
+ */
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+static __always_inline void preemption_off(void)
+{
+	if (bpf_preempt_disable)
+		bpf_preempt_disable();
+}
+
+static __always_inline void preemption_on(void)
+{
+	if (bpf_preempt_enable)
+		bpf_preempt_enable();
+}
+
 /* Several CPUs never share a slot, but an interrupt may share its CPU's. */
 #define COUNT(field, n)							\
 	do {								\
