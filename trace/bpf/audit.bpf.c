@@ -12,6 +12,7 @@
 #include "cookie.h"
 #include "dirty.h"
 #include "dual.h"
+#include "iter.h"
 #include "judge.h"
 #include "request.h"
 #include "taking.h"

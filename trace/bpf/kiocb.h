@@ -5,6 +5,8 @@
 
 #include "op.h"
 
+#define EIOCBQUEUED 529
+
 /* In flight, or the last that had this memory. */
 static __always_inline struct kiocb_state *kiocb_of(__u64 kiocb)
 {
